@@ -1,0 +1,23 @@
+"""Errors of the isa package: one base class; a message says what was expected and found."""
+
+from __future__ import annotations
+
+
+class IsaError(Exception):
+    """Base of every error this package raises for bad input."""
+
+
+class TableError(IsaError):
+    """A row of the instruction table breaks a rule of `isa/row.py`."""
+
+
+class DecodeError(IsaError):
+    """Bytes that are no instruction of the slice."""
+
+
+class EncodeError(IsaError):
+    """No row encodes this mnemonic with these operands."""
+
+
+class AssemblyError(IsaError):
+    """A source with errors; its text is the full report, one paragraph an error."""
