@@ -20,8 +20,8 @@ register only, G register by ModRM.reg, Z register in the opcode, S segment regi
 register, D debug register, I immediate, J relative target, A far pointer, O memory offset,
 X the string source at DS:ESI, Y the string destination at ES:EDI. Widths: b 8, w 16, d 32, q 64,
 v operand size (16 or 32), z immediate of operand size, bs byte sign-extended to operand size,
-p far pointer in memory (16 bits of selector after an offset of operand size), s the 6-byte
-pseudo-descriptor, a the pair of bounds. Fixed operands stand as themselves: AL eAX CL DX 1 3 and
+vw operand size in a register but 16 bits in memory, p far pointer in memory (16 bits of selector
+after an offset of operand size), s the 6-byte pseudo-descriptor, a the pair of bounds. Fixed operands stand as themselves: AL eAX CL DX 1 3 and
 the segment registers.
 """
 
@@ -50,7 +50,7 @@ FIXED_OPERANDS: Final = frozenset(
     {"AL", "eAX", "CL", "DX", "1", "3", "ES", "CS", "SS", "DS", "FS", "GS"}
 )
 OPERAND_KINDS: Final = frozenset("EMRGZSCDIJAOXY")
-OPERAND_WIDTHS: Final = frozenset({"", "b", "w", "d", "q", "v", "z", "bs", "p", "s", "a"})
+OPERAND_WIDTHS: Final = frozenset({"", "b", "w", "d", "q", "v", "vw", "z", "bs", "p", "s", "a"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ group("mov", "copy", """
     C7 /0 iz   | Ev,Iz *
 """, access="wr", inline=True)  # fmt: skip
 group("mov", "read a segment selector", """
-    8C /r      | Ev,Sw *
+    8C /r      | Evw,Sw *
 """, access="wr", sensitive="behaviour", cite="3B MOV", cost="segment_read",
     leaks="shows the real CS and SS: their RPL is the ring the guest kernel really runs in")  # fmt: skip
 group("mov", "load a segment register", """
@@ -449,15 +449,15 @@ group("sidt", "store IDTR", """
 """, access="c", sensitive="behaviour", cite="3A SIDT", cost="system",
     leaks="shows the real IDT's base and limit")  # fmt: skip
 group("sldt", "store the LDT selector", """
-    0F 00 /0   | Ev
+    0F 00 /0   | Evw
 """, access="c", sensitive="behaviour", cite="3A SLDT", cost="system",
     leaks="shows the real LDTR")  # fmt: skip
 group("str", "store the task register", """
-    0F 00 /1   | Ev
+    0F 00 /1   | Evw
 """, access="c", sensitive="behaviour", cite="3B STR", cost="system",
     leaks="shows the real TR, the hypervisor's")  # fmt: skip
 group("smsw", "store the low word of CR0", """
-    0F 01 /4   | Ev *
+    0F 01 /4   | Evw *
 """, access="c", sensitive="behaviour", cite="3A SMSW", cost="system",
     leaks="shows the real CR0: paging, TS and EM as the hypervisor set them")  # fmt: skip
 group("lar", "load a descriptor's access rights", """
