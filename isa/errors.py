@@ -12,7 +12,15 @@ class TableError(IsaError):
 
 
 class DecodeError(IsaError):
-    """Bytes that are no instruction of the slice."""
+    """Bytes that are no instruction of the slice.
+
+    `vector` is the exception the processor raises for them: 6 (#UD), or 13 (#GP) for more than
+    15 bytes; None where the bytes ended too early to say.
+    """
+
+    def __init__(self, message: str, vector: int | None = 6) -> None:
+        super().__init__(message)
+        self.vector = vector
 
 
 class EncodeError(IsaError):
