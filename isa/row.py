@@ -21,8 +21,8 @@ register, D debug register, I immediate, J relative target, A far pointer, O mem
 X the string source at DS:ESI, Y the string destination at ES:EDI. Widths: b 8, w 16, d 32, q 64,
 v operand size (16 or 32), z immediate of operand size, bs byte sign-extended to operand size,
 vw operand size in a register but 16 bits in memory, p far pointer in memory (16 bits of selector
-after an offset of operand size), s the 6-byte pseudo-descriptor, a the pair of bounds. Fixed operands stand as themselves: AL eAX CL DX 1 3 and
-the segment registers.
+after an offset of operand size), s the 6-byte pseudo-descriptor, a the pair of bounds. Fixed
+operands stand as themselves: AL eAX CL DX 1 3 and the segment registers.
 """
 
 from __future__ import annotations
