@@ -19,7 +19,6 @@ from typing import Final
 from isa.errors import DecodeError
 from isa.operands import (
     CS,
-    DS,
     EAX,
     EBP,
     EBX,
@@ -29,20 +28,13 @@ from isa.operands import (
     ES,
     ESI,
     ESP,
-    FS,
-    GS,
-    SEGMENT_NAMES,
-    SS,
-    ControlRegister,
-    DebugRegister,
     FarPointer,
     Immediate,
     Memory,
     Operand,
-    Register,
     Relative,
-    SegmentRegister,
 )
+from isa.registers import CONTROLS, DEBUGS, GENERAL, SEGMENTS
 from isa.row import Row
 from isa.table import CONDITION_NAMES, ROWS
 
@@ -51,7 +43,7 @@ GENERAL_PROTECTION: Final = 13
 MAXIMUM_LENGTH: Final = 15
 
 #: Prefix byte -> its group: only the last of a group counts (but LOCK stands apart from REP).
-SEGMENT_PREFIXES: Final = {0x26: ES, 0x2E: CS, 0x36: SS, 0x3E: DS, 0x64: FS, 0x65: GS}
+SEGMENT_PREFIXES: Final = {register.prefix: register.number for register in SEGMENTS}
 OPERAND_SIZE_PREFIX: Final = 0x66
 ADDRESS_SIZE_PREFIX: Final = 0x67
 LOCK_PREFIX: Final = 0xF0
@@ -63,7 +55,8 @@ CONTROL_REGISTERS: Final = frozenset({0, 2, 3, 4})
 
 #: The registers 16-bit addressing adds, by ModRM.rm (SDM vol. 2, table 2-1).
 PAIRS_16: Final = (
-    (EBX, ESI), (EBX, EDI), (EBP, ESI), (EBP, EDI), (ESI, None), (EDI, None), (EBP, None), (EBX, None),
+    (EBX, ESI), (EBX, EDI), (EBP, ESI), (EBP, EDI),
+    (ESI, None), (EDI, None), (EBP, None), (EBX, None),
 )  # fmt: skip
 
 
@@ -142,15 +135,13 @@ _HAS_MODRM: Final = tuple(
     for opcode_map in _MAPS
 )
 
-_GENERAL: Final = {size: tuple(Register(n, size) for n in range(8)) for size in (8, 16, 32)}
-_SEGMENTS: Final = tuple(SegmentRegister(number) for number in range(6))
 _FIXED: Final[dict[str, Operand]] = {
-    "AL": _GENERAL[8][EAX],
-    "CL": _GENERAL[8][ECX],
-    "DX": _GENERAL[16][EDX],
+    "AL": GENERAL[8][EAX],
+    "CL": GENERAL[8][ECX],
+    "DX": GENERAL[16][EDX],
     "1": Immediate(1, 8),
     "3": Immediate(3, 8),
-    **{name.upper(): _SEGMENTS[number] for number, name in enumerate(SEGMENT_NAMES)},
+    **{register.name.upper(): register for register in SEGMENTS},
 }
 
 
@@ -299,7 +290,7 @@ def _read_register_or_memory(cursor: _Cursor, width: str) -> Operand:
     if cursor.memory is not None:
         return _memory_operand(cursor, cursor.sized(width))
     bits = cursor.operand_size if width == "vw" else cursor.sized(width)
-    return _GENERAL[bits][cursor.rm]
+    return GENERAL[bits][cursor.rm]
 
 
 def _read_memory_only(cursor: _Cursor, width: str) -> Operand:
@@ -309,34 +300,34 @@ def _read_memory_only(cursor: _Cursor, width: str) -> Operand:
 
 
 def _read_rm_register(cursor: _Cursor, width: str) -> Operand:
-    return _GENERAL[cursor.sized(width)][cursor.rm]
+    return GENERAL[cursor.sized(width)][cursor.rm]
 
 
 def _read_reg_register(cursor: _Cursor, width: str) -> Operand:
-    return _GENERAL[cursor.sized(width)][cursor.reg]
+    return GENERAL[cursor.sized(width)][cursor.reg]
 
 
 def _read_opcode_register(cursor: _Cursor, width: str) -> Operand:
-    return _GENERAL[cursor.sized(width)][cursor.opcode & 7]
+    return GENERAL[cursor.sized(width)][cursor.opcode & 7]
 
 
 def _read_segment(cursor: _Cursor, _width: str) -> Operand:
     number = cursor.reg
-    if number > GS:
+    if number >= len(SEGMENTS):
         raise DecodeError(f"{cursor.row}: no segment register {number}", INVALID_OPCODE)
     if number == CS and cursor.row.operands[0] == "Sw":
         raise DecodeError(f"{cursor.row}: CS is loaded by far transfers only", INVALID_OPCODE)
-    return _SEGMENTS[number]
+    return SEGMENTS[number]
 
 
 def _read_control(cursor: _Cursor, _width: str) -> Operand:
     if cursor.reg not in CONTROL_REGISTERS:
         raise DecodeError(f"{cursor.row}: no control register {cursor.reg}", INVALID_OPCODE)
-    return ControlRegister(cursor.reg)
+    return CONTROLS[cursor.reg]
 
 
 def _read_debug(cursor: _Cursor, _width: str) -> Operand:
-    return DebugRegister(cursor.reg)
+    return DEBUGS[cursor.reg]
 
 
 def _read_immediate(cursor: _Cursor, width: str) -> Operand:
@@ -393,7 +384,7 @@ _READERS: Final[dict[str, Callable[[_Cursor, str], Operand]]] = {
 
 def _reader(code: str) -> tuple[Callable[[_Cursor, str], Operand], str]:
     if code == "eAX":
-        return lambda cursor, _: _GENERAL[cursor.operand_size][EAX], ""
+        return lambda cursor, _: GENERAL[cursor.operand_size][EAX], ""
     if code in _FIXED:
         operand = _FIXED[code]
         return lambda _cursor, _: operand, ""
