@@ -428,9 +428,9 @@ group("clc", "clear the carry flag", "F8 |", writes="c")
 group("stc", "set the carry flag", "F9 |", writes="c")
 group("cmc", "complement the carry flag", "F5 |", writes="c", reads="c")
 group("cli", "clear the interrupt flag", "FA | *", writes="i", privilege="iopl",
-    sensitive="control", ends=True)  # fmt: skip
+    sensitive="control", ends=True, cost="flags")  # fmt: skip
 group("sti", "set the interrupt flag after the next instruction", "FB | *", writes="i",
-    privilege="iopl", sensitive="control", ends=True)  # fmt: skip
+    privilege="iopl", sensitive="control", ends=True, cost="flags")  # fmt: skip
 group("pushf", "push EFLAGS", "9C | *", reads="oszapctidlnrkx", sensitive="behaviour",
     cite="3A PUSHF", cost="stack",
     leaks="shows the real IF and IOPL, not the guest's")  # fmt: skip
