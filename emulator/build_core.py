@@ -1,0 +1,70 @@
+"""What the C core is built from: the interface for cffi, sources, flags, generated headers.
+
+Run by setup.py alone. csrc/api.h is the one source of the interface: less its preprocessor lines it
+is the cdef. `isa.generate` renders the headers of the table. Two variables of the environment
+change the flags: SEVENTEEN_DEBUG=1 keeps assertions and debug information, SEVENTEEN_SANITIZE=1
+adds the address and undefined-behaviour sanitizers to that. Read core.py next.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent.parent
+#: setuptools wants paths relative to setup.py.
+SOURCES = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.c"))
+HEADERS = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.h"))
+
+
+def interface() -> str:
+    """csrc/api.h without its preprocessor lines, which is what cffi can read."""
+    lines = (ROOT / "csrc" / "api.h").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#"))
+
+
+def flags() -> tuple[list[str], list[str]]:
+    """Flags of the compiler and of the linker, as the environment asks."""
+    common = ["-std=c11", "-Wall", "-Wextra"]
+    sanitize = os.environ.get("SEVENTEEN_SANITIZE") == "1"
+    if not sanitize and os.environ.get("SEVENTEEN_DEBUG") != "1":
+        return [*common, "-O2"], []
+    # Python's own flags define NDEBUG: a debug build is for the assertions.
+    debug = [*common, "-O1", "-g", "-UNDEBUG"]
+    if not sanitize:
+        return debug, []
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    return [*debug, *sanitizers, "-fno-omit-frame-pointer"], sanitizers
+
+
+def write_headers(folder: Path) -> list[str]:
+    """Write the table's headers to `folder` where their text has changed; returns their paths.
+
+    The flags lie beside them as a text: to build with others is to build again.
+    """
+    from isa import generate
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in {**generate.headers(), "flags.txt": repr(flags())}.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+        paths.append(str(path))
+    return paths
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(interface())
+_compile_flags, _link_flags = flags()
+ffibuilder.set_source(
+    "emulator._core",
+    '#include "api.h"',
+    sources=SOURCES,
+    depends=HEADERS,
+    include_dirs=["csrc"],
+    extra_compile_args=_compile_flags,
+    extra_link_args=_link_flags,
+)
