@@ -134,6 +134,9 @@ class Row:
     lock: bool = False  #: LOCK is legal when the destination is memory
     rep: str = ""  #: "" | rep | repz: which repeat prefixes have a meaning
     inline: bool = False  #: hot: the executor has a case of its own for each form
+    omitted: int | None = None  #: what its immediate operand is when none is written (aam, aad)
+    order: str = ""  #: "" | any | reversed: operands may be written in either order; reversed:
+    #: and of two registers NASM puts the first into ModRM.reg
     memory_only: bool = field(default=False, init=False)
     parsed: Opcode = field(init=False)
 
@@ -187,6 +190,7 @@ def check_row(row: Row) -> None:
         expect(set(undefined.what) <= {*FLAG_BITS, "*"}, f"unknown flag in {undefined.what!r}")
     expect(row.privilege in PRIVILEGES, f"unknown privilege {row.privilege!r}")
     expect(row.sensitive in SENSITIVITIES, f"unknown sensitivity {row.sensitive!r}")
+    expect(row.order in ("", "any", "reversed"), f"unknown order {row.order!r}")
     expect(row.unsafe == bool(row.leaks), "exactly the unsafe rows say what they leak")
 
 

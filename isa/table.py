@@ -137,7 +137,7 @@ group("xchg", "exchange", """
     86 /r      | Eb,Gb
     87 /r      | Ev,Gv
     90+r       | eAX,Zv
-""", access="uu", lock=True, cost="xchg")  # fmt: skip
+""", access="uu", lock=True, cost="xchg", order="reversed")  # fmt: skip
 group("cmovcc", "copy if the condition holds", """
     0F 40+cc /r | Gv,Ev
 """, access="ur", reads="oszpc")  # fmt: skip
@@ -241,10 +241,10 @@ group("aas", "ASCII adjust after subtraction", "3F |", writes="oszapc", reads="a
     undefined="oszp")  # fmt: skip
 group("aam", "ASCII adjust after multiplication", """
     D4 ib      | Ib
-""", access="r", writes="oszapc", undefined="oac", cost="div")  # fmt: skip
+""", access="r", writes="oszapc", undefined="oac", cost="div", omitted=10)  # fmt: skip
 group("aad", "ASCII adjust before division", """
     D5 ib      | Ib
-""", access="r", writes="oszapc", undefined="oac", cost="mul")  # fmt: skip
+""", access="r", writes="oszapc", undefined="oac", cost="mul", omitted=10)  # fmt: skip
 
 # -- Logic -------------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ group("test", "and, flags only", """
     F7 /0 iz   | Ev,Iz *
     F6 /1 ib   | Eb,Ib
     F7 /1 iz   | Ev,Iz
-""", access="rr", writes="oszapc", undefined="a", inline=True)  # fmt: skip
+""", access="rr", writes="oszapc", undefined="a", inline=True, order="any")  # fmt: skip
 for _digit, _name, _title in ((4, "shl", "shift left"), (5, "shr", "shift right"),
                               (6, "shl", "shift left (alias)"),
                               (7, "sar", "shift right, keep the sign")):  # fmt: skip
@@ -539,7 +539,11 @@ ALIASES: Final[dict[str, tuple[str, int | None]]] = {
     "popfd": ("popf", 32), "popfw": ("popf", 16), "iretd": ("iret", 32), "iretw": ("iret", 16),
     "sal": ("shl", None), "xlatb": ("xlat", None), "loope": ("loopz", None),
     "loopne": ("loopnz", None), "retn": ("ret", None), "int03": ("int3", None),
+    "jcxz": ("jecxz", None),
 }  # fmt: skip
+
+#: Spellings that force an address size in bits: the count is then in CX.
+ADDRESS_SIZE_ALIASES: Final[dict[str, int]] = {"jcxz": 16}
 
 
 def rows_of(mnemonic: str) -> tuple[Row, ...]:
