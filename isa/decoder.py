@@ -18,7 +18,9 @@ from typing import Final
 
 from isa.errors import DecodeError
 from isa.operands import (
+    CONTROLS,
     CS,
+    DEBUGS,
     EAX,
     EBP,
     EBX,
@@ -28,13 +30,14 @@ from isa.operands import (
     ES,
     ESI,
     ESP,
+    GENERAL,
+    SEGMENTS,
     FarPointer,
     Immediate,
     Memory,
     Operand,
     Relative,
 )
-from isa.registers import CONTROLS, DEBUGS, GENERAL, SEGMENTS
 from isa.row import Row
 from isa.table import CONDITION_NAMES, ROWS
 
