@@ -134,6 +134,7 @@ class Row:
     lock: bool = False  #: LOCK is legal when the destination is memory
     rep: str = ""  #: "" | rep | repz: which repeat prefixes have a meaning
     inline: bool = False  #: hot: the executor has a case of its own for each form
+    body: str = ""  #: the C body is op_<body>; the mnemonic where empty
     omitted: int | None = None  #: what its immediate operand is when none is written (aam, aad)
     order: str = ""  #: "" | any | reversed: operands may be written in either order; reversed:
     #: and of two registers NASM puts the first into ModRM.reg
@@ -142,6 +143,7 @@ class Row:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parsed", parse_opcode(self.opcode))
+        object.__setattr__(self, "body", self.body or self.mnemonic)
         object.__setattr__(self, "memory_only", any(o[0] == "M" for o in self.operands))
 
     @property

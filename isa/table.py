@@ -76,23 +76,29 @@ group("mov", "copy", """
 group("mov", "read a segment selector", """
     8C /r      | Evw,Sw *
 """, access="wr", sensitive="behaviour", cite="3B MOV", cost="segment_read",
+    body="mov_from_sreg",
     leaks="shows the real CS and SS: their RPL is the ring the guest kernel really runs in")  # fmt: skip
 group("mov", "load a segment register", """
     8E /r      | Sw,Ew *
 """, access="cc", sensitive="behaviour", cite="3B MOV", cost="segment_load", ends=True,
+    body="mov_to_sreg",
     leaks="checked against the real CPL: a selector good in ring 0 faults, RPL and DPL show the ring")  # fmt: skip
 group("mov", "read a control register", """
     0F 20 /r   | Rd,Cd *
-""", access="cc", privilege="cpl0", sensitive="behaviour", cost="cr_read")  # fmt: skip
+""", access="cc", privilege="cpl0", sensitive="behaviour", cost="cr_read",
+    body="mov_from_cr")  # fmt: skip
 group("mov", "write a control register", """
     0F 22 /r   | Cd,Rd *
-""", access="cc", privilege="cpl0", sensitive="control", cost="cr_write", ends=True)  # fmt: skip
+""", access="cc", privilege="cpl0", sensitive="control", cost="cr_write", ends=True,
+    body="mov_to_cr")  # fmt: skip
 group("mov", "read a debug register", """
     0F 21 /r   | Rd,Dd
-""", access="cc", privilege="cpl0", sensitive="behaviour", cost="cr_read")  # fmt: skip
+""", access="cc", privilege="cpl0", sensitive="behaviour", cost="cr_read",
+    body="mov_from_dr")  # fmt: skip
 group("mov", "write a debug register", """
     0F 23 /r   | Dd,Rd
-""", access="cc", privilege="cpl0", sensitive="control", cost="cr_write", ends=True)  # fmt: skip
+""", access="cc", privilege="cpl0", sensitive="control", cost="cr_write", ends=True,
+    body="mov_to_dr")  # fmt: skip
 group("movzx", "copy, extend with zeros", """
     0F B6 /r   | Gv,Eb *
     0F B7 /r   | Gv,Ew
@@ -117,7 +123,7 @@ group("push", "push a segment selector", """
     1E         | DS *
     0F A0      | FS
     0F A8      | GS
-""", access="r", sensitive="behaviour", cite="3B PUSH", cost="stack",
+""", access="c", sensitive="behaviour", cite="3B PUSH", cost="stack", body="push_sreg",
     leaks="shows the real CS and SS: their RPL is the ring the guest kernel really runs in")  # fmt: skip
 group("pop", "pop a general operand", """
     58+r       | Zv *
@@ -130,6 +136,7 @@ group("pop", "pop into a segment register", """
     0F A1      | FS
     0F A9      | GS
 """, access="c", sensitive="behaviour", cite="3B POP", cost="segment_load", ends=True,
+    body="pop_sreg",
     leaks="checked against the real CPL: a selector good in ring 0 faults, RPL and DPL show the ring")  # fmt: skip
 group("pusha", "push all general registers", "60 |", cost="stack_all")
 group("popa", "pop all general registers", "61 |", cost="stack_all")
@@ -376,18 +383,27 @@ group("bound", "trap if the index is out of bounds", """
 group("ud2", "raise #UD", "0F 0B |", ends=True)
 group("jmp", "far jump", """
     EA cp      | Ap *
+""", access="c", ends=True, sensitive="behaviour", cite="3B JMP", cost="far", body="jmp_far",
+    leaks="checked against the real CPL: a segment or gate of the guest kernel's ring faults")  # fmt: skip
+group("jmp", "far jump through memory", """
     FF /5      | Mp
-""", access="c", ends=True, sensitive="behaviour", cite="3B JMP", cost="far",
+""", access="c", ends=True, sensitive="behaviour", cite="3B JMP", cost="far", body="jmp_far_mem",
     leaks="checked against the real CPL: a segment or gate of the guest kernel's ring faults")  # fmt: skip
 group("call", "far call, also through a call gate", """
     9A cp      | Ap
+""", access="c", ends=True, sensitive="behaviour", cite="3B CALL", cost="far", body="call_far",
+    leaks="pushes the real CS; checked against the real CPL")  # fmt: skip
+group("call", "far call through memory", """
     FF /3      | Mp
 """, access="c", ends=True, sensitive="behaviour", cite="3B CALL", cost="far",
-    leaks="pushes the real CS; checked against the real CPL")  # fmt: skip
+    body="call_far_mem", leaks="pushes the real CS; checked against the real CPL")  # fmt: skip
 group("retf", "far return", """
     CB         |
+""", ends=True, sensitive="behaviour", cite="3B RET", cost="far",
+    leaks="a return to ring 0 faults when the guest kernel runs in another ring")  # fmt: skip
+group("retf", "far return, releasing parameters", """
     CA iw      | Iw
-""", access="c", ends=True, sensitive="behaviour", cite="3B RET", cost="far",
+""", access="c", ends=True, sensitive="behaviour", cite="3B RET", cost="far", body="retf_imm",
     leaks="a return to ring 0 faults when the guest kernel runs in another ring")  # fmt: skip
 group("iret", "return from an interrupt", """
     CF         | *
@@ -404,7 +420,8 @@ for _byte, _name, _title, _operands in (("A4", "movs", "copy a string element", 
         _codes = ",".join(o + _suffix for o in _operands.split(","))
         _star = "*" if _suffix != "w" else ""
         group(_name + _suffix, _title, f"{_opcode} | {_codes} {_star}",
-            access="c" * len(_operands.split(",")), reads="d", rep="rep", cost="string")  # fmt: skip
+            access="c" * len(_operands.split(",")), reads="d", rep="rep", cost="string",
+            body=_name)  # fmt: skip
 for _byte, _name, _title, _operands in (("A6", "cmps", "compare string elements", "X,Y"),
                                         ("AE", "scas", "compare the accumulator", "Y")):  # fmt: skip
     for _suffix, _opcode in (("b", _byte), ("w", f"o16 {int(_byte, 16) + 1:02X}"),
@@ -412,13 +429,13 @@ for _byte, _name, _title, _operands in (("A6", "cmps", "compare string elements"
         _codes = ",".join(o + _suffix for o in _operands.split(","))
         group(_name + _suffix, _title, f"{_opcode} | {_codes}",
             access="c" * len(_operands.split(",")), reads="d", writes="oszapc", rep="repz",
-            cost="string")  # fmt: skip
+            cost="string", body=_name)  # fmt: skip
 for _byte, _name, _title, _operand in (("6C", "ins", "input a string element", "Y"),
                                        ("6E", "outs", "output a string element", "X")):  # fmt: skip
     for _suffix, _opcode in (("b", _byte), ("w", f"o16 {int(_byte, 16) + 1:02X}"),
                              ("d", f"o32 {int(_byte, 16) + 1:02X}")):  # fmt: skip
         group(_name + _suffix, _title, f"{_opcode} | {_operand}{_suffix}", access="c", reads="d",
-            rep="rep", privilege="io", sensitive="both", cost="io")  # fmt: skip
+            rep="rep", privilege="io", sensitive="both", cost="io", body=_name)  # fmt: skip
 
 # -- Flags -------------------------------------------------------------------------------------
 
@@ -503,15 +520,19 @@ group("hlt", "halt until an interrupt", "F4 | *", privilege="cpl0", sensitive="c
 group("in", "input from a port", """
     E4 ib      | AL,Ib *
     E5 ib      | eAX,Ib
+""", access="cc", privilege="io", sensitive="both", cost="io", ends=True, body="in_imm")  # fmt: skip
+group("in", "input from the port in DX", """
     EC         | AL,DX *
     ED         | eAX,DX
-""", access="cc", privilege="io", sensitive="both", cost="io", ends=True)  # fmt: skip
+""", access="cc", privilege="io", sensitive="both", cost="io", ends=True, body="in_dx")  # fmt: skip
 group("out", "output to a port", """
     E6 ib      | Ib,AL *
     E7 ib      | Ib,eAX
+""", access="cc", privilege="io", sensitive="both", cost="io", ends=True, body="out_imm")  # fmt: skip
+group("out", "output to the port in DX", """
     EE         | DX,AL *
     EF         | DX,eAX
-""", access="cc", privilege="io", sensitive="both", cost="io", ends=True)  # fmt: skip
+""", access="cc", privilege="io", sensitive="both", cost="io", ends=True, body="out_dx")  # fmt: skip
 group("cpuid", "identify the processor", "0F A2 |", cost="cpuid")
 group("rdtsc", "read the time-stamp counter (guest ticks)", "0F 31 |", privilege="tsd",
     sensitive="behaviour", cost="system", ends=True)  # fmt: skip

@@ -1,0 +1,321 @@
+/*
+ * cpu.h - the core's own types: a decoded instruction, a block, a machine, a CPU.
+ *
+ * What a reader should hold in mind:
+ *   - An instruction is decoded once into an Insn: ids and operands, no addresses. A Block is a run
+ *     of them, keyed by machine address, EIP and mode word (block.c, chain.h).
+ *   - execute.c runs blocks. Instruction bodies (ops_*.h) are plain functions of operand values;
+ *     generated code reads and writes the operands around them (operand.h).
+ *   - An instruction that cannot complete leaves by longjmp: raise_* for the guest's faults,
+ *     leave_* for exits to Python. So a body changes state only after its last access that may
+ *     fault; then the instruction can be restarted.
+ *   - Memory is reached by linear address through the TLB (tlb.h, memory.c, paging.c).
+ *   - Flags are lazy while blocks run (flags.h), exact in CpuState whenever cpu_run is not running.
+ */
+#ifndef SEVENTEEN_CPU_H
+#define SEVENTEEN_CPU_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "api.h"
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int8_t i8;
+typedef int16_t i16;
+typedef int32_t i32;
+typedef int64_t i64;
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#define UNUSED __attribute__((unused))
+
+enum { PAGE_SIZE = 4096, PAGE_MASK = 4095 };
+#define PAGE_OF(address) ((address) & ~(u32)PAGE_MASK)
+
+/* EFLAGS (SDM vol. 1, 3.4.3). */
+enum eflags {
+    FLAG_CF = 1, FLAG_ONE = 2, FLAG_PF = 4, FLAG_AF = 16, FLAG_ZF = 64, FLAG_SF = 128,
+    FLAG_TF = 256, FLAG_IF = 512, FLAG_DF = 1024, FLAG_OF = 2048, FLAG_IOPL = 0x3000,
+    FLAG_NT = 0x4000, FLAG_RF = 0x10000, FLAG_VM = 0x20000, FLAG_AC = 0x40000, FLAG_ID = 0x200000,
+    FLAG_ARITHMETIC = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF
+};
+
+enum cr0 {
+    CR0_PE = 1, CR0_MP = 2, CR0_EM = 4, CR0_TS = 8, CR0_ET = 16, CR0_NE = 32, CR0_WP = 1 << 16,
+    CR0_AM = 1 << 18, CR0_NW = 1 << 29, CR0_CD = 1 << 30
+};
+#define CR0_PG 0x80000000u
+enum cr4 { CR4_TSD = 4, CR4_DE = 8, CR4_PSE = 16 };
+
+/* Vectors (isa/exceptions.py). */
+enum vector {
+    VECTOR_DE, VECTOR_DB, VECTOR_NMI, VECTOR_BP, VECTOR_OF, VECTOR_BR, VECTOR_UD, VECTOR_NM,
+    VECTOR_DF, VECTOR_TS = 10, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_MF = 16, VECTOR_AC
+};
+
+/* How a memory operand is reached. The first three are for hot instructions in flat segments. */
+enum form { FORM_REG, FORM_BASE, FORM_INDEX, FORM_ANY, FORM_NONE, FORM_COUNT = 4 };
+
+/* What an instance of an instruction body knows at compile time. */
+typedef struct {
+    u8 bits;    /* operand size: 8, 16 or 32 */
+    u8 form;    /* enum form of its ModRM operand */
+    bool flags; /* false: every flag it writes is dead */
+} Shape;
+
+enum insn_flag {
+    INSN_ENDS = 1,     /* ends its block */
+    INSN_REP = 2,      /* F3: REP, REPZ */
+    INSN_REPNE = 4,    /* F2 */
+    INSN_ADDR16 = 8,   /* 67: 16-bit addressing */
+    INSN_OPERAND16 = 16, /* 66 */
+    INSN_LOCK = 32
+};
+
+/* A decoded instruction. Registers are byte offsets into CpuState.gpr, made for the host's byte
+   order when decoded, so AH and EAX cost the same. NO_REGISTER's slot always holds zero. */
+typedef struct {
+    u16 op;     /* which case of the executor, or which function of it (generated) */
+    u16 row;    /* row of the table */
+    u8 length;  /* bytes */
+    u8 tick;    /* ticks of the block before this instruction */
+    u16 offset; /* bytes of the block before this instruction */
+    u8 rm;      /* register operand: ModRM.rm, opcode low bits, or the accumulator */
+    u8 reg;     /* register operand: ModRM.reg; for Sreg, CRn, DRn the bare number */
+    u8 base, index; /* of the memory operand */
+    u8 scale;   /* shift of the index: 0-3 */
+    u8 segment; /* enum segment_register of the memory operand, overrides applied */
+    u8 flags;   /* enum insn_flag */
+    u8 cc;      /* condition code, of the opcode's low bits */
+    u32 displacement;
+    u32 immediate;  /* sign-extended where the row says; of jumps: the target's EIP */
+    u32 immediate2; /* far selector, ENTER's level */
+} Insn;
+
+struct Block;
+
+/* One way out of a block to a successor known when it was decoded; chain.h. */
+typedef struct Link {
+    struct Block *target;      /* NULL: not chained */
+    struct Link *next_incoming; /* the target's other incoming links */
+    u32 eip;                   /* where it leads */
+    bool same_page;            /* as its block's first byte: the translation cannot differ */
+} Link;
+
+enum { BLOCK_INSNS = 32, MODE_DEAD = 0xFFFFFFFFu };
+
+/* Mode word: all that decoding depends on besides the bytes. */
+enum mode {
+    MODE_FLAT = 1,    /* DS, ES, SS: base 0, limit 4 GiB, writable; SS is 32-bit */
+    MODE_LIMITED = 2, /* CS has a base or a limit: no chaining, limit checked on entry */
+    MODE_STEP = 4     /* one instruction a block: TF, debug registers, shadows, exact ticks */
+};
+
+typedef struct Block {
+    u32 machine;  /* machine address of the first byte */
+    u32 eip, mode;
+    u16 length;   /* bytes */
+    u8 count;     /* instructions */
+    u8 ticks;
+    u32 cycles;
+    u32 machine2; /* machine page of the bytes past the first page, or ~0 */
+    struct Block *next_hash;
+    struct Block *next_page[2]; /* on the lists of its one or two pages */
+    Link out[2];  /* taken or only, not taken */
+    Link *incoming;
+    Insn insns[]; /* count of them, then one that ends the block if the last does not */
+} Block;
+
+/* tag: linear page | address-space id; ~0 matches nothing. host: host address minus linear. */
+typedef struct {
+    u32 read_tag, write_tag;
+    uintptr_t host;
+} TlbEntry;
+
+enum { BLOCK_HASH = 1 << 15, ARENA_BYTES = 48 << 20, JUMP_CACHE = 4096, BREAKPOINTS = 64,
+       TRACE_RING = 4096 };
+
+struct Machine {
+    u8 *memory;
+    u64 size;
+    u32 pages;           /* pages of memory */
+    u64 *page_offset;    /* machine page -> offset in memory, ~0 for none (2^20 entries) */
+    u8 *page_flags;      /* enum page_flag, by machine page (2^20 entries) */
+    u8 *dirty;           /* by machine page */
+    Block **page_blocks; /* blocks with bytes in a machine page */
+    u8 (*code_map)[16];  /* by machine page: which of its 128 granules of 32 bytes hold code */
+    Block **hash;
+    u8 *arena;
+    size_t arena_used;
+    Cpu *cpus;           /* all that share this machine */
+    CoreStats stats;
+};
+
+enum escape { ESCAPE_FAULT = 1, ESCAPE_EXIT = 2 };
+
+struct Cpu {
+    CpuState state;
+    /* Lazy flags; flags.h. */
+    struct {
+        i64 result;
+        u32 a, b, kind;
+    } lazy;
+    i64 left;            /* ticks before the limit of this slice */
+    i64 limit;           /* state.tick when left is 0 */
+    u32 mode;            /* mode word now */
+    TlbEntry *tlb;       /* of the current privilege: tlbs[0] supervisor, tlbs[1] user */
+    Block *block;        /* being executed, or NULL */
+    const Insn *current; /* the instruction that may fault; NULL between instructions */
+    Machine *machine;
+    Block *jump_cache[JUMP_CACHE]; /* by EIP; chain.h */
+    TlbEntry tlbs[TLB_SPACES][TLB_SIZE];
+    u32 tlb_machine[TLB_SPACES][TLB_SIZE]; /* machine page of each entry */
+
+    jmp_buf escape;
+    Fault fault;         /* what raise_* raised, to be delivered */
+    u32 fault_cr2;
+    bool fault_is_trap;  /* #DB after the instruction, INT n and the like */
+    /* Event delivery under way, for double and triple faults; event.c. */
+    bool delivering;
+    u32 delivering_vector;
+    u32 fault_count;
+    Fault faults[3];
+
+    Insn *stop;          /* the instruction overwritten to stop after its predecessor */
+    u16 stop_op;         /* what it was */
+    bool stop_pending;   /* a jump's store wants a stop: `left` is lowered by STOP_BIAS */
+    u32 stop_reason;     /* the exit to make at the stop, or 0: only leave the block */
+    u32 debug_hits;      /* DR6 bits of data breakpoints met by the current instruction */
+    u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
+    u32 step_over;       /* 1: the breakpoint at step_over_eip has been reported */
+    u32 step_over_eip;
+    u64 retired_mark;    /* tick at the last change of CPL, for retired_cpl0 */
+
+    u32 breakpoints[BREAKPOINTS];
+    u32 breakpoint_count;
+    volatile u32 request;
+    ExitRecord exit;
+    TraceRecord *trace;  /* ring of TRACE_RING, or NULL */
+    u32 trace_head, trace_count;
+    Cpu *next;           /* on the machine */
+};
+
+#define STOP_BIAS ((i64)1 << 61)
+
+/* -- run.c: the outer loop ----------------------------------------------------------------- */
+
+/* Leave the current instruction with a fault; it has not changed anything. Never return. */
+_Noreturn void raise_fault(Cpu *cpu, u32 vector);
+_Noreturn void raise_error(Cpu *cpu, u32 vector, u32 error);
+_Noreturn void raise_page_fault(Cpu *cpu, u32 linear, u32 error);
+/* Leave the current instruction, unretired, with an exit to Python. */
+_Noreturn void leave(Cpu *cpu, u32 reason);
+_Noreturn void leave_unsupported(Cpu *cpu, u32 detail);
+/* Let the current instruction retire, then leave its block; reason 0 goes on with the next. */
+void stop_after(Cpu *cpu, u32 reason);
+/* Derive the mode word and TLB choice anew; call after any change of CPL, segments, EFLAGS.TF,
+   debug registers, or CR0. */
+void refresh_mode(Cpu *cpu);
+/* Change CPL, keeping the account of ticks retired at CPL 0; calls refresh_mode. */
+void set_cpl(Cpu *cpu, u32 cpl);
+/* Ticks and EIP as of the start of the current instruction, and its successor's EIP. */
+u64 tick_now(const Cpu *cpu);
+u32 current_eip(const Cpu *cpu);
+u32 next_eip(const Cpu *cpu);
+
+/* -- execute.c ------------------------------------------------------------------------------ */
+void execute(Cpu *cpu);
+
+/* -- block.c -------------------------------------------------------------------------------- */
+/* The block at state.eip in the present mode, decoded if need be. Raises fetch faults. */
+Block *block_lookup(Cpu *cpu);
+/* Code bytes at [address, address + size) of the machine are about to change. */
+void block_store(Machine *machine, u32 address, u32 size);
+void block_flush(Machine *machine);
+
+/* -- decode.c ------------------------------------------------------------------------------- */
+/* Decode the instruction in `code` (`size` bytes are there, 15 are enough) that sits at `eip`.
+   Returns 0; or VECTOR_UD, VECTOR_GP (too long), VECTOR_NM (x87 with EM or TS); or -1 when it
+   needs more bytes. */
+int decode(const u8 *code, u32 size, u32 eip, u32 mode, u32 cr0, Insn *insn);
+
+/* -- memory.c: slow paths of tlb.h ----------------------------------------------------------- */
+u32 load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size);
+u32 load_update_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size);
+void store_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value);
+/* Implicit supervisor accesses: descriptor tables and TSS, whatever the CPL. */
+u32 load_system(Cpu *cpu, u32 linear, u32 size);
+void store_system(Cpu *cpu, u32 linear, u32 size, u32 value);
+/* Raise now what a store of `size` bytes at `linear` would raise (user: with CPL 3 rights). */
+void probe_store(Cpu *cpu, u32 linear, u32 size, bool user);
+/* Stores with the rights of the CPL that is being entered. */
+void store_as(Cpu *cpu, u32 linear, u32 size, u32 value, bool user);
+/* Host pointer for up to a page of bulk access at `linear`, or NULL if only single accesses do
+   (device, code, watched page). Raises page faults. For writing, sets dirty. */
+u8 *bulk_pointer(Cpu *cpu, u32 linear, bool write);
+/* Host pointer to plain memory of a machine address, or NULL; no flags are looked at. */
+u8 *machine_pointer(Machine *machine, u32 address);
+/* A store by the processor itself (walker, descriptor bits): honours page flags. */
+void machine_store32(Machine *machine, u32 address, u32 value);
+u32 machine_load32(Machine *machine, u32 address);
+
+/* -- paging.c -------------------------------------------------------------------------------- */
+enum access { ACCESS_READ = 0, ACCESS_WRITE = 2, ACCESS_USER = 4, ACCESS_FETCH = 16 };
+/* Walk the tables for `linear`, set accessed and dirty bits, fill the TLB. Raises #PF. Returns the
+   machine address. access: bits of enum access. */
+u32 translate(Cpu *cpu, u32 linear, u32 access);
+/* The same without any effect; ~0 where it would fault. *error gets the #PF error code. */
+u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error);
+void tlb_flush(Cpu *cpu);
+void tlb_drop_page(Cpu *cpu, u32 linear);
+/* Entries of all CPUs that would let stores by-pass the flags of this machine page go. */
+void tlb_drop_writes(Machine *machine, u32 page);
+
+/* -- segment.c: descriptors and segment registers -------------------------------------------- */
+typedef struct {
+    u32 low, high; /* the two doublewords */
+    u32 linear;    /* where it stands */
+} Descriptor;
+/* Fetch the descriptor of a selector; raise `vector`(selector & ~3) if outside its table. */
+Descriptor fetch_descriptor(Cpu *cpu, u32 selector, u32 vector);
+bool fetch_descriptor_quietly(Cpu *cpu, u32 selector, Descriptor *descriptor);
+Segment segment_of(u32 selector, Descriptor descriptor);
+void mark_accessed(Cpu *cpu, Descriptor *descriptor);
+/* MOV to and POP of a data or stack segment register, with all checks (SDM vol. 3, 5.6). */
+void load_segment(Cpu *cpu, u32 segment, u32 selector);
+/* Linear address of `size` bytes at offset in a segment, checked for reading or writing
+   (#GP(0), #SS(0) for SS); FORM_ANY operands come here. */
+u32 segment_linear(Cpu *cpu, u32 segment, u32 offset, u32 size, bool write);
+void set_code_segment(Cpu *cpu, u32 selector, Descriptor descriptor, u32 cpl);
+
+/* -- far.c ------------------------------------------------------------------------------------ */
+void far_jump(Cpu *cpu, u32 selector, u32 offset, u32 bits);
+void far_call(Cpu *cpu, u32 selector, u32 offset, u32 bits);
+void far_return(Cpu *cpu, u32 bits, u32 release);
+void interrupt_return(Cpu *cpu, u32 bits);
+
+/* -- event.c ----------------------------------------------------------------------------------- */
+/* Deliver through the IDT; the return EIP is state.eip. Raises nested faults. */
+void deliver(Cpu *cpu, u32 vector, u32 kind, bool has_error, u32 error);
+/* Deliver cpu->fault, turning nested faults into #DF and shutdown. Returns 0 or an exit reason. */
+int deliver_fault(Cpu *cpu);
+
+/* -- debug.c: TF, debug registers, breakpoints, trace ------------------------------------------ */
+/* Raise the trap #DB with these DR6 bits once the instruction has retired. */
+void debug_after_instruction(Cpu *cpu, bool stepping);
+/* Raise #DB for an instruction breakpoint at linear address. */
+void debug_before_instruction(Cpu *cpu, u32 linear);
+bool debug_watches_page(const Cpu *cpu, u32 linear);
+void debug_note_access(Cpu *cpu, u32 linear, u32 size, bool write);
+void trace_push(Cpu *cpu, const TraceRecord *record);
+
+#endif
