@@ -192,7 +192,7 @@ class _Cursor:
 
     def sized(self, width: str) -> int:
         """The bits of a width code; 0 where the instruction gives its memory operand none."""
-        return self.operand_size if width in "vz" else _WIDTHS[width]
+        return self.operand_size if width in ("v", "z") else _WIDTHS[width]
 
 
 _WIDTHS: Final = {"b": 8, "w": 16, "d": 32, "q": 64, "vw": 16, "p": 0, "s": 0, "a": 0, "": 0}
