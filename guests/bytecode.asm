@@ -1,8 +1,8 @@
 ; bytecode - an interpreter for a small stack machine.
 ;
-; The machine below is to this program what this program is to the processor: fetch a byte, look up
-; what it means, do it. ESI is its program counter, EDI its stack pointer, and each operation ends by
-; jumping to the next fetch. The program it runs prints factorials.
+; The machine below is to this program what this program is to the processor: fetch a byte, look
+; up what it means, do it. ESI is its program counter, EDI its stack pointer, and each operation
+; ends by jumping to the next fetch. The program it runs prints factorials.
 
 %include "guest.inc"
 

@@ -12,8 +12,8 @@ start:
     call next_instruction
     exit 0
 
-; A routine that did not exist when the program was loaded: B8 id is MOV EAX, imm32; C3 is RET. It is
-; then made anew in the same place.
+; A routine that did not exist when the program was loaded: B8 id is MOV EAX, imm32; C3 is RET. It
+; is then made anew in the same place.
 fresh_routine:
     mov edi, space
     mov byte [edi], 0xB8
