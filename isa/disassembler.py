@@ -207,12 +207,14 @@ def format_instruction(instruction: Instruction, symbol: SymbolLookup | None = N
     words = [*_prefix_words(instruction), _mnemonic(instruction)]
     row = instruction.row
     if row.operands and _operands_shown(row):
-        words.append(
-            ", ".join(
-                _format_operand(operand, code, instruction, symbol)
-                for operand, code in zip(instruction.operands, row.operands, strict=True)
-            )
-        )
+        texts = [
+            _format_operand(operand, code, instruction, symbol)
+            for operand, code in zip(instruction.operands, row.operands, strict=True)
+        ]
+        two_registers = not any(isinstance(o, Memory) for o in instruction.operands)
+        if row.order == "reversed" and row.parsed.modrm and two_registers:
+            texts.reverse()  # what NASM would encode so
+        words.append(", ".join(texts))
     return " ".join(words)
 
 

@@ -183,7 +183,7 @@ def check_row(row: Row) -> None:
             operand[0] in OPERAND_KINDS and operand[1:] in OPERAND_WIDTHS
         )
         expect(known, f"unknown operand code {operand!r}")
-    needs_modrm = any(o[0] in "EMRGCD" or o == "Sw" for o in row.operands if o not in FIXED_OPERANDS)
+    needs_modrm = any(o[0] in "EMRGSCD" for o in row.operands if o not in FIXED_OPERANDS)
     expect(needs_modrm <= row.parsed.modrm, "a ModRM operand needs /r or /digit in the opcode")
     for letters in (row.writes, row.reads):
         expect(set(letters) <= set(FLAG_BITS), f"unknown flag letter in {letters!r}")
@@ -209,7 +209,7 @@ def check_rows(rows: tuple[Row, ...]) -> None:
         for size in (16, 32) if parsed.operand_size is None else (parsed.operand_size,):
             for byte in parsed.bytes_covered:
                 for digit in digits:
-                    key = (size, parsed.repeat, parsed.two_byte, byte, digit, parsed.low)
+                    key = (size, parsed.repeat, parsed.two_byte, byte, digit, parsed.low == "r")
                     other = claimed.setdefault(key, row)
                     if other is not row:
                         raise TableError(f"rows {other} and {row} claim the same encoding")
