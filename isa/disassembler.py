@@ -68,14 +68,15 @@ def format_memory(operand: Memory) -> str:
         parts.append(names[operand.index].name + scale)
     text = "+".join(parts)
     displacement, bits = operand.displacement, operand.address_size
+    keyword = _address_keyword(operand)
     if not parts:
         text = format_number(displacement)
     elif displacement >> (bits - 1) & 1:
         text += "-" + format_number((1 << bits) - displacement)
-    elif displacement or operand.displacement_size:
+    elif displacement or (keyword and operand.base is not None):
         text += "+" + format_number(displacement)
     segment = "" if operand.segment is None else SEGMENT_NAMES[operand.segment] + ":"
-    return f"[{_address_keyword(operand)}{segment}{text}]"
+    return f"[{keyword}{segment}{text}]"
 
 
 def _address_keyword(operand: Memory) -> str:
