@@ -1,8 +1,8 @@
 ; bytecode - an interpreter for a small stack machine.
 ;
 ; The machine below is to this program what this program is to the processor: fetch a byte, look
-; up what it means, do it. ESI is its program counter, EDI its stack pointer, and each operation
-; ends by jumping to the next fetch. The program it runs prints factorials.
+; up what it means, do it. ESI is its program counter, EDI its stack pointer, and each operation is
+; a routine. The program it runs prints factorials.
 
 %include "guest.inc"
 
@@ -56,46 +56,47 @@ next:
     movzx eax, byte [esi]
     inc esi
     inc ebp
-    jmp [operations + eax * 4]
+    call [operations + eax * 4]
+    jmp next
 
 op_push:
     movzx eax, byte [esi]
     inc esi
     sub edi, 4
     mov [edi], eax
-    jmp next
+    ret
 
 op_duplicate:
     mov eax, [edi]
     sub edi, 4
     mov [edi], eax
-    jmp next
+    ret
 
 op_over:
     mov eax, [edi + 4]
     sub edi, 4
     mov [edi], eax
-    jmp next
+    ret
 
 op_swap:
     mov eax, [edi]
     mov ebx, [edi + 4]
     mov [edi], ebx
     mov [edi + 4], eax
-    jmp next
+    ret
 
 op_multiply:
     mov eax, [edi]
     add edi, 4
     imul eax, [edi]
     mov [edi], eax
-    jmp next
+    ret
 
 op_subtract:
     mov eax, [edi]
     add edi, 4
     sub [edi], eax
-    jmp next
+    ret
 
 op_jump_if:
     movzx eax, byte [esi]
@@ -103,24 +104,25 @@ op_jump_if:
     mov ebx, [edi]
     add edi, 4
     test ebx, ebx
-    jz next
+    jz .go_on
     sub esi, eax
-    jmp next
+.go_on:
+    ret
 
 op_show:
     print_decimal [edi]
     add edi, 4
-    jmp next
+    ret
 
 op_show_byte:
     movzx eax, byte [esi]
     inc esi
     print_character eax
-    jmp next
+    ret
 
 op_drop:
     add edi, 4
-    jmp next
+    ret
 
 op_stop:
     print_decimal ebp

@@ -10,7 +10,7 @@ WIDTH       equ 16
 HEIGHT      equ 8
 CELLS       equ WIDTH * HEIGHT
 GENERATIONS equ 12
-SHOWN_EACH  equ 4                       ; a glider looks the same every four generations, moved by one
+SHOWN_EACH  equ 4                       ; after four a glider is itself again, one cell on
 
 section .data
 board:

@@ -39,7 +39,7 @@ start:
     call show_five
     exit 0
 
-; Sorts the numbers from address ESI to address EDI, both included. Clobbers EAX, EBX, ECX, EDX.
+; Sorts the numbers from address ESI to EDI, both included. Clobbers EAX, EBX, ECX, EDX, EBP.
 sort:
     cmp esi, edi
     jae .done
@@ -50,9 +50,9 @@ sort:
     mov edx, [ecx]
     cmp edx, eax
     jae .large
-    push dword [ebx]
+    mov ebp, [ebx]                      ; exchange the two
     mov [ebx], edx
-    pop dword [ecx]
+    mov [ecx], ebp
     add ebx, 4
 .large:
     add ecx, 4
