@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 GUEST = HERE / "guest"
 
 _CODE = ["-m32", "-march=i686", "-mno-sse", "-mno-80387", "-O2", "-Wall", "-Wextra", "-Werror"]
-# Nothing that only a hosted program needs, and no loop turned into a call of memset behind our back.
+# Nothing that only hosted programs need, and no loop turned into a call of memset unasked.
 _CODE += ["-fno-pic", "-fno-stack-protector", "-fcf-protection=none"]
 _CODE += ["-fno-asynchronous-unwind-tables", "-fno-tree-loop-distribute-patterns"]
 _KERNEL = [*_CODE, "-ffreestanding", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"]

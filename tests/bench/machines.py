@@ -1,7 +1,8 @@
 """The machines side by side: silicon, Seventeen, QEMU's TCG and Unicorn, each with one `run`.
 
-A run starts the machine, lets it do the work and returns the wall time and what was printed. Start-up
-is in the time; measure.py takes it out by the difference of two runs. build.py makes the programs.
+A run starts the machine, lets it do the work and returns the wall time and what was printed. The
+start-up is in the time; measure.py takes it out by the difference of two runs. build.py makes the
+programs.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def main() -> int:
         return 1
     seconds, repeats = (0.05, 1) if options.quick else (0.2, 3)
     try:
-        figures = {"host": platform.processor() or platform.machine()}
+        figures: dict[str, Any] = {"host": platform.processor() or platform.machine()}
         figures["workloads"] = bench_workloads(machines, options, seconds, repeats)
         if not options.workloads:
             figures["system"] = bench_system(machines, options, seconds * 2, repeats)

@@ -1,0 +1,75 @@
+# make demo   build, run some guests, end in the small operating system's shell
+# make test   build and run the fast tests (under 3 minutes)
+# make deep   all tests, with more examples, then the core's under the sanitizers
+# make bench  time the workloads against silicon, QEMU and Unicorn
+# make lint, format, reference, clean   see below
+#
+# All of it happens in .venv; SYSTEM_PYTHON says which Python to make it from.
+
+SYSTEM_PYTHON ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+SEVENTEEN := $(VENV)/bin/seventeen
+SOURCES := $(wildcard csrc/*.c csrc/*.h) $(shell find isa -name '*.py' -o -name '*.lark') \
+	emulator/build_core.py setup.py pyproject.toml
+C_FILES := $(wildcard csrc/*.[ch] tests/silicon/*.[ch] tests/bench/*.c tests/bench/*/*.[ch])
+PYTEST_ARGUMENTS ?=
+
+.PHONY: demo test deep bench format lint reference clean build tools sanitized
+.DELETE_ON_ERROR:
+
+demo: build
+	@for guest in hello life rings probe_popf; do \
+		echo; echo "$$ seventeen run $$guest"; $(SEVENTEEN) run $$guest </dev/null || exit 1; \
+	done
+	@echo; echo "$$ seventeen run os < guests/input/os.txt"
+	@$(SEVENTEEN) run os < guests/input/os.txt; status=$$?; \
+	echo; echo "The shell was told to exit with 5: the exit status is $$status."; test $$status = 5
+	@echo "Now try it yourself: $(SEVENTEEN) run os   (Ctrl-A X ends it)"
+
+test: build
+	$(PYTHON) -m pytest -m "not deep" -n auto $(PYTEST_ARGUMENTS)
+
+deep: build
+	SEVENTEEN_DEEP=1 $(PYTHON) -m pytest -n auto $(PYTEST_ARGUMENTS)
+	$(MAKE) sanitized
+
+# The core once more, beside the sources, with assertions and sanitizers; then the ordinary one again.
+sanitized: build
+	SEVENTEEN_SANITIZE=1 $(PYTHON) -m pip install --quiet --force-reinstall --no-deps -e .
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 $(PYTHON) -m pytest tests/core tests/emulator \
+	$(PYTEST_ARGUMENTS); status=$$?; rm -f $(VENV)/built; exit $$status
+
+bench: build
+	$(PYTHON) -m tests.bench.main $(BENCH_ARGUMENTS)
+
+build: $(VENV)/built
+
+$(VENV)/built: $(SOURCES)
+	@bash .ci/prerequisites $(SYSTEM_PYTHON)
+	test -x $(PYTHON) || $(SYSTEM_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+tools: build
+	$(PYTHON) -m pip install --quiet --editable '.[dev]'
+
+format: tools
+	$(PYTHON) -m ruff check --fix --select I .
+	$(PYTHON) -m ruff format .
+	clang-format -i $(C_FILES)
+
+lint: tools
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	clang-format --dry-run -Werror $(C_FILES)
+	$(PYTHON) -m tests.style.compile_core gcc clang
+
+reference: build
+	$(PYTHON) -m isa.reference
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info emulator/_core*.so emulator/_core.c
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
