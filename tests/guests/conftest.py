@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -18,8 +19,13 @@ from guests import Guest
 #: Wall seconds; the longest guest needs about one.
 TIME_LIMIT = 30
 
+#: Where guests lie, and where flat_loader.asm does.
+LOAD_ADDRESS = 0x100000
+LOADER_ADDRESS = 0x200000
+
+#: Everything but the program and the amount of memory.
 QEMU = [
-    *("qemu-system-i386", "-nodefaults", "-m", "16", "-display", "none", "-no-reboot"),
+    *("qemu-system-i386", "-nodefaults", "-display", "none", "-no-reboot"),
     *("-serial", "stdio", "-monitor", "none"),
     *("-device", "isa-debug-exit,iobase=0xf4,iosize=1"),
 ]
@@ -40,12 +46,20 @@ def need(*tools: str) -> None:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
 
-def nasm(guest: Guest, form: str, target: Path) -> Path:
-    """Assemble `guest` with NASM; warnings are failures, except those about its own macros."""
-    include = [part for folder in guest.includes for part in ("-I", f"{folder}/")]
-    command = ["nasm", "-Ox", "-Werror", "-f", form, *include, str(guest.source), "-o", str(target)]
+def nasm(source: Path, includes: tuple[Path, ...], form: str, target: Path) -> Path:
+    """Assemble `source` with NASM; warnings are failures."""
+    include = [part for folder in includes for part in ("-I", f"{folder}/")]
+    command = ["nasm", "-Ox", "-Werror", "-f", form, *include, str(source), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return target
+
+
+def link(unlinked: Path, address: int) -> Path:
+    """Link one object so that its .text begins at `address`."""
+    target = unlinked.with_suffix(".elf")
+    command = ["ld", "-m", "elf_i386", f"-Ttext={address:#x}", str(unlinked), "-o", str(target)]
+    subprocess.run(command, check=True)
     return target
 
 
@@ -56,12 +70,11 @@ def build_elf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Guest], Pat
     folder = tmp_path_factory.mktemp("elf")
 
     def build(guest: Guest) -> Path:
-        target = folder / f"{guest.name}.elf"
-        if not target.exists():
-            unlinked = nasm(guest, "elf32", folder / f"{guest.name}.o")
-            link = ["ld", "-m", "elf_i386", "-Ttext=0x100000", str(unlinked), "-o", str(target)]
-            subprocess.run(link, check=True)
-        return target
+        unlinked = folder / f"{guest.name}.o"
+        if not unlinked.exists():
+            nasm(guest.source, guest.includes, "elf32", unlinked)
+            link(unlinked, LOAD_ADDRESS)
+        return unlinked.with_suffix(".elf")
 
     return build
 
@@ -71,21 +84,38 @@ def build_flat(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Guest], Pa
     """Returns a function from a guest to its flat binary."""
     need("nasm")
     folder = tmp_path_factory.mktemp("flat")
-    return lambda guest: nasm(guest, "bin", folder / f"{guest.name}.bin")
+    return lambda guest: nasm(guest.source, guest.includes, "bin", folder / f"{guest.name}.bin")
 
 
 @pytest.fixture(scope="session")
-def run_qemu() -> Callable[[Path, bytes], Outcome]:
-    """Returns a function that runs a multiboot ELF with some input on COM1."""
-    need("qemu-system-i386")
+def flat_loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multiboot ELF that starts the flat binary it is given as a module."""
+    need("nasm", "ld")
+    unlinked = tmp_path_factory.mktemp("loader") / "flat_loader.o"
+    nasm(Path(__file__).with_name("flat_loader.asm"), (), "elf32", unlinked)
+    return link(unlinked, LOADER_ADDRESS)
 
-    def run(image: Path, typed: bytes) -> Outcome:
-        done = subprocess.run(
-            [*QEMU, "-kernel", str(image)],
-            input=typed,
-            stdout=subprocess.PIPE,
-            timeout=TIME_LIMIT,
-        )
+
+@pytest.fixture(scope="session")
+def qemu_command() -> list[str]:
+    """QEMU without program and memory, for tests that talk to it while it runs."""
+    need("qemu-system-i386")
+    return QEMU
+
+
+class Run(Protocol):
+    """How to call `run_qemu`."""
+
+    def __call__(self, image: Path, typed: bytes, *options: str, ram: str = "16") -> Outcome: ...
+
+
+@pytest.fixture(scope="session")
+def run_qemu(qemu_command: list[str]) -> Run:
+    """Returns a function that runs a multiboot ELF with some input on COM1; `ram` is in MiB."""
+
+    def run(image: Path, typed: bytes, *options: str, ram: str = "16") -> Outcome:
+        command = [*qemu_command, "-m", ram, "-kernel", str(image), *options]
+        done = subprocess.run(command, input=typed, stdout=subprocess.PIPE, timeout=TIME_LIMIT)
         # isa-debug-exit ends QEMU with (value << 1) | 1; an even status is QEMU's own.
         value = done.returncode >> 1 if done.returncode & 1 else None
         return Outcome(done.stdout, value)
