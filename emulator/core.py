@@ -1,0 +1,240 @@
+"""The compiled core as Python sees it: its constants, a CPU's state, its exit record.
+
+Thin on purpose: csrc/api.h is the interface and says what everything means; here are only types,
+names and the fast way to read an exit. The enums are made from the core's own, so there is no
+second list. The core is compared with the instruction table on import. Read machine.py next.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any, Final
+
+from emulator.errors import CoreError
+from isa import generate
+
+REBUILD: Final = "rebuild with pip install -e ."
+
+try:
+    from emulator._core import ffi, lib
+except ImportError as error:  # not built, or for another Python
+    raise CoreError(f"no compiled core ({error}): {REBUILD}") from error
+
+_built_from = ffi.string(lib.core_fingerprint()).decode()
+if _built_from != generate.fingerprint():
+    raise CoreError(f"stale core: {REBUILD}")
+
+
+def _mirror(base: Any, name: str, c_enum: str, prefix: str) -> Any:
+    """An enum of Python from one of the core, its names without their common prefix."""
+    members = ffi.typeof(f"enum {c_enum}").relements
+    ordered = sorted(members.items(), key=lambda member: member[1])
+    return base(name, {key.removeprefix(prefix): value for key, value in ordered})
+
+
+# Any: their members are known only to the core.
+ExitReason: Final[Any] = _mirror(IntEnum, "ExitReason", "exit_reason", "EXIT_")
+Unsupported: Final[Any] = _mirror(IntEnum, "Unsupported", "unsupported", "UNSUPPORTED_")
+PageFlag: Final[Any] = _mirror(IntFlag, "PageFlag", "page_flag", "PAGE_")
+TraceKind: Final[Any] = _mirror(IntFlag, "TraceKind", "trace_kind", "TRACE_")
+EventKind: Final[Any] = _mirror(IntEnum, "EventKind", "event_kind", "EVENT_")
+
+EFLAGS_IF: Final = 0x200
+
+GENERAL: Final = tuple(
+    name.lower()
+    for name, _ in sorted(
+        ffi.typeof("enum general_register").relements.items(), key=lambda member: member[1]
+    )
+    if not name.endswith("COUNT")
+)
+SEGMENTS: Final = tuple(
+    name.removeprefix("SEG_").lower()
+    for name, _ in sorted(
+        ffi.typeof("enum segment_register").relements.items(), key=lambda member: member[1]
+    )
+    if not name.endswith("COUNT")
+)
+CONTROLS: Final = ("cr0", "cr2", "cr3", "cr4")
+
+#: The head of an exit record, in one read: half a microsecond, where field by field takes two.
+_HEAD: Final = struct.Struct("=16I")
+_HEAD_FIELDS: Final = tuple(name for name, _ in ffi.typeof("ExitRecord").fields[:16])
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """What a program can see of a CPU's registers: 32-bit values and 16-bit selectors."""
+
+    eax: int
+    ecx: int
+    edx: int
+    ebx: int
+    esp: int
+    ebp: int
+    esi: int
+    edi: int
+    eip: int
+    eflags: int
+    es: int
+    cs: int
+    ss: int
+    ds: int
+    fs: int
+    gs: int
+    cr0: int
+    cr2: int
+    cr3: int
+    cr4: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """The head of the core's exit record; csrc/api.h says which fields go with which reason."""
+
+    reason: int
+    row: int
+    length: int
+    eip: int
+    port: int
+    size: int
+    count: int
+    linear: int
+    address: int
+    value: int
+    vector: int
+    error: int
+    has_error: int
+    kind: int
+    detail: int
+    operand: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One exception of the chain that ended in a shutdown."""
+
+    vector: int
+    error: int | None
+    eip: int
+
+
+class Cpu:
+    """One CPU of the core. `state` is its C struct: exact, and writable, between two runs."""
+
+    def __init__(self, machine: Any) -> None:
+        self._machine = machine  # the CPU must not outlive it
+        pointer = lib.cpu_new(machine)
+        if pointer == ffi.NULL:
+            raise CoreError("not enough memory for a CPU")
+        self.pointer = ffi.gc(pointer, lib.cpu_free)
+        self.state = lib.cpu_state(self.pointer)
+        self._exit = lib.cpu_exit(self.pointer)
+        self._head = memoryview(ffi.buffer(self._exit, _HEAD.size))
+        self._data = memoryview(ffi.buffer(self._exit.data))
+
+    def reset(self) -> None:
+        """Put the CPU in the state in which a multiboot loader enters a kernel."""
+        lib.cpu_reset(self.pointer)
+
+    def run(self, until_tick: int) -> int:
+        """Run until `until_tick` or an earlier exit; returns its reason."""
+        reason: int = lib.cpu_run(self.pointer, until_tick)
+        return reason
+
+    def head(self) -> tuple[int, ...]:
+        """The exit record's first sixteen fields, in the order of `ExitRecord`."""
+        return _HEAD.unpack_from(self._head)
+
+    @property
+    def exit(self) -> ExitRecord:
+        """The exit record, for those in no hurry."""
+        return ExitRecord(*self.head())
+
+    @property
+    def exit_data(self) -> memoryview:
+        """The elements of an OUTS, as the exit record holds them."""
+        return self._data
+
+    @property
+    def posted(self) -> list[tuple[int, int, int]]:
+        """The (machine address, size, value) of an EXIT_MMIO_WRITE's stores, in order."""
+        record = self._exit
+        return [(w.address, w.size, w.value) for w in record.posted[0 : record.count]]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The chain of exceptions that an EXIT_SHUTDOWN ends, first to last."""
+        record = self._exit
+        return [
+            Fault(fault.vector, fault.error if fault.has_error else None, fault.eip)
+            for fault in record.faults[0 : record.fault_count]
+        ]
+
+    def complete(self, value: int) -> None:
+        """Answer a port or device-memory exit."""
+        lib.cpu_complete(self.pointer, value)
+
+    def complete_bytes(self, data: bytes) -> None:
+        """Answer a port read of several elements."""
+        lib.cpu_complete_bytes(self.pointer, data, len(data))
+
+    def interrupt(self, vector: int) -> int:
+        """Deliver an external interrupt; 0, or the reason of a further exit."""
+        reason: int = lib.cpu_interrupt(self.pointer, vector)
+        return reason
+
+    def request_exit(self) -> None:
+        """Make `run` return soon; may be called from a signal handler or another thread."""
+        lib.cpu_request_exit(self.pointer)
+
+    @property
+    def registers(self) -> Registers:
+        """A snapshot of the registers."""
+        state = self.state
+        return Registers(
+            **dict(zip(GENERAL, state.gpr, strict=False)),
+            eip=state.eip,
+            eflags=state.eflags,
+            **{name: state.seg[i].selector for i, name in enumerate(SEGMENTS)},
+            **{name: getattr(state, name) for name in CONTROLS},
+        )
+
+    def __getitem__(self, name: str) -> int:
+        """A register by the name `Registers` has for it; KeyError if it has none."""
+        if name not in Registers.__dataclass_fields__:
+            raise KeyError(name)
+        value: int = getattr(self.registers, name)
+        return value
+
+    def __setitem__(self, name: str, value: int) -> None:
+        """Set a general or control register, EIP or EFLAGS; a selector would want a descriptor."""
+        if name in GENERAL:
+            self.state.gpr[GENERAL.index(name)] = value
+        elif name in ("eip", "eflags", *CONTROLS):
+            setattr(self.state, name, value)
+        else:
+            raise KeyError(name)
+
+    def read_linear(self, linear: int, size: int, cpl: int = 0) -> bytes:
+        """Guest memory at a linear address, with the rights of `cpl`; short where unmapped."""
+        buffer = ffi.new("uint8_t[]", max(size, 1))
+        done = lib.cpu_read_linear(self.pointer, linear & 0xFFFF_FFFF, buffer, size, cpl)
+        return bytes(ffi.buffer(buffer, done))
+
+    def save(self) -> bytes:
+        """The whole CPU, TLB included."""
+        buffer = ffi.new("uint8_t[]", lib.cpu_save(self.pointer, ffi.NULL))
+        return bytes(ffi.buffer(buffer, lib.cpu_save(self.pointer, buffer)))
+
+    def load(self, saved: bytes) -> None:
+        """Take back what `save` returned; CoreError if another version of the core wrote it."""
+        if lib.cpu_load(self.pointer, saved, len(saved)) != 0:
+            raise CoreError("a CPU saved by another version of the core")
+
+    def take_trace(self, count: int = 1024) -> list[Any]:
+        """Up to `count` trace records (C structs), oldest first."""
+        records = ffi.new("TraceRecord[]", count)
+        return list(records[0 : lib.cpu_take_trace(self.pointer, records, count)])

@@ -1,0 +1,82 @@
+"""The contract between a device and whatever it is plugged into.
+
+A device is a state machine on ports: `read` and `write` are its registers, `wake` its clock. Its
+state is plain data in dataclasses, so saving it takes nothing but copying. It sees the outside only
+through a `Platform`: the machine is one, a virtual machine another, a test a third. It never sees a
+CPU, memory or wall time. Read pic.py next, then any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Protocol, TypeVar
+
+
+class Platform(Protocol):
+    """What a device may ask of its surroundings."""
+
+    @property
+    def now(self) -> int:
+        """Guest time in ticks."""
+
+    def schedule(self, device: str, tag: str, tick: int) -> None:
+        """Call `device`'s `wake(tag)` at `tick`; replaces the wake-up of that device and tag."""
+
+    def cancel(self, device: str, tag: str) -> None:
+        """Forget that wake-up."""
+
+    def set_irq(self, line: int, level: bool) -> None:
+        """Drive interrupt line 0 to 15."""
+
+    def set_interrupt(self, level: bool) -> None:
+        """Drive the CPU's own interrupt line: for interrupt controllers."""
+
+    def request_input(self, device: str) -> None:
+        """Ask the outside for bytes; what is there comes at once, through `receive`."""
+
+    def power_off(self, status: int) -> None:
+        """Stop the machine after this instruction; `status` (0-63) becomes its exit status."""
+
+
+class Device:
+    """A device on ports. Subclasses give `name`, `ports` and the four methods they need."""
+
+    name: ClassVar[str]
+    ports: ClassVar[tuple[tuple[int, int], ...]]  #: ranges (first, count)
+    width: ClassVar[int] = 1  #: bytes it takes at once; the bus splits what is wider
+    state: Any  #: a dataclass of plain data
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+
+    def read(self, port: int, size: int = 1) -> int:
+        """IN from `port` (absolute). `size` is more than 1 byte only if `width` is."""
+        return (1 << 8 * size) - 1
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """OUT of `size` bytes to `port` (absolute)."""
+
+    def wake(self, tag: str) -> None:
+        """A wake-up is due."""
+        raise ValueError(f"{self.name} knows no wake-up {tag!r}")
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from outside have come; none of them: the input has ended."""
+        del data
+
+    def save(self) -> dict[str, Any]:
+        """The state as plain data: numbers, strings, bytes, lists and dicts."""
+        saved: dict[str, Any] = dataclasses.asdict(self.state)
+        return saved
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take back what `save` returned. Lines are not driven anew: their owners saved them."""
+        self.state = restore(type(self.state), saved)
+
+
+T = TypeVar("T")
+
+
+def restore(kind: type[T], saved: dict[str, Any]) -> T:
+    """A dataclass from its `asdict`. Lists are copied: the snapshot may be used again."""
+    return kind(**{key: list(v) if isinstance(v, list) else v for key, v in saved.items()})

@@ -1,0 +1,362 @@
+"""The bare machine: a CPU, memory and a PC board, and the loop that keeps them going.
+
+`run` lets the core execute until it needs something, and answers through one table from exit reason
+to handler, `_handlers`. A handler serves the exit and returns; whether the machine goes on is in
+`_stop` alone. Between two calls of the core every wake-up that is due has run, so a device acts at
+the same tick in every run. A halted CPU costs nothing: time jumps to the next wake-up. Read core.py
+for the CPU, board.py for the rest; hypervisor/ drives the same parts in its own way.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, BinaryIO, Final
+
+from emulator import diagnostics
+from emulator.board import Board, Sink
+from emulator.clock import NEVER, TICKS_PER_SECOND
+from emulator.console import BytesInput, InputSource, StreamInput
+from emulator.core import EFLAGS_IF, Cpu, ExitReason
+from emulator.devices.rtc import DEFAULT_DATE
+from emulator.errors import MachineError
+from emulator.loader import HOLE, Module, Program, plan
+from emulator.memory import Memory, parse_size
+from emulator.result import Result, Stop
+from emulator.symbols import Symbolizer, Symbols
+
+MACHINES: Final = ("pc",)
+#: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
+SLICE_TICKS: Final = 10_000_000
+#: A live source of input is looked at so often.
+POLL_TICKS: Final = 1_000_000
+SNAPSHOT_VERSION: Final = 1
+#: Stops after which the machine may go on: nothing has happened to the guest.
+PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
+
+ConsoleIn = InputSource | BinaryIO | bytes | int | None
+ConsoleOut = Sink | BinaryIO | None
+
+
+class Machine:
+    """A PC with one CPU.
+
+    ram: bytes, or a string such as ``64M``. virtualizable: True for every unsafe instruction, or
+    mnemonics: those raise #GP(0) above CPL 0. rtc: the date at tick 0. console_in: bytes, a file
+    or descriptor, or an `InputSource`. console_out, debug_out: a function of bytes, or a binary
+    file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
+    trace: a list of -d words, printed through trace_out.
+    """
+
+    def __init__(
+        self,
+        ram: str | int = "16M",
+        machine: str = "pc",
+        *,
+        virtualizable: bool | Iterable[str] = False,
+        rtc: datetime = DEFAULT_DATE,
+        console_in: ConsoleIn = None,
+        console_out: ConsoleOut = None,
+        debug_out: ConsoleOut = None,
+        trace: str = "",
+        trace_out: Callable[[str], object] = sys.stderr.write,
+    ) -> None:
+        if machine not in MACHINES:
+            raise MachineError(f"machine {machine!r}: expected {' or '.join(MACHINES)}")
+        self.memory = Memory(parse_size(ram))
+        self.memory.unmap(HOLE)
+        self.cpu = Cpu(self.memory.machine)
+        self._output = bytearray()
+        self.board = Board(
+            ram=self.memory.size,
+            date=rtc,
+            console_in=_source(console_in),
+            console_out=_sink(console_out) or self._output.extend,
+            debug_out=_sink(debug_out) or (lambda data: None),
+        )
+        self.board.on_interrupt = self._set_interrupt
+        self.symbols: Symbolizer = Symbols()
+        self.exits: Counter[int] = Counter()
+        self.halted = False
+        self._next_poll = 0
+        self._stop: Stop | None = None
+        self._status: int | None = None
+        self._reason = ""
+        self._details: tuple[str, ...] = ()
+        self._tracer: Any = None
+        self._handlers = self._exit_table()
+        self.cpu.reset()
+        _virtualize(self.cpu, virtualizable)
+        if trace:
+            self._start_trace(trace, trace_out)
+
+    def _exit_table(self) -> dict[int, Callable[[], None]]:
+        """What serves each exit reason. Reasons that are not here stop the machine."""
+        return {
+            ExitReason.DEADLINE: lambda: None,  # the loop itself runs what is due
+            ExitReason.HALT: self._halt,
+            ExitReason.PORT_READ: self._port_read,
+            ExitReason.PORT_WRITE: self._port_write,
+            ExitReason.MMIO_READ: self._mmio_read,
+            ExitReason.MMIO_WRITE: self._mmio_write,
+            ExitReason.INTERRUPT: self._interrupt,
+            ExitReason.TRACE: lambda: None,  # the loop itself drains the ring
+            ExitReason.SHUTDOWN: self._shutdown,
+            ExitReason.UNSUPPORTED: self._unsupported,
+            ExitReason.REQUEST: lambda: self._end(Stop.REQUESTED),
+        }
+
+    # -- loading ----------------------------------------------------------------------------------
+
+    def load(
+        self,
+        program: Program | bytes | str | os.PathLike[str],
+        *,
+        kernel_args: str = "",
+        modules: Sequence[Module | str | os.PathLike[str]] = (),
+        symbols: Symbolizer | None = None,
+    ) -> None:
+        """Load a program, its arguments and modules, and set the entry state; LoadError.
+
+        `symbols` name addresses where the program does not bring its own.
+        """
+        image = plan(program, ram=self.memory.size, kernel_args=kernel_args, modules=modules)
+        self.cpu.reset()
+        for segment in image.segments:
+            self.memory.write(segment.address, segment.data)
+        for name, value in image.registers.items():
+            self.cpu[name] = value
+        self.symbols = image.symbols if symbols is None else symbols
+        if self._tracer is not None:
+            self._tracer.symbols = self.symbols
+
+    # -- running ----------------------------------------------------------------------------------
+
+    @property
+    def ticks(self) -> int:
+        """Guest time."""
+        ticks: int = self.cpu.state.tick
+        return ticks
+
+    def run(self, max_ticks: int | None = None) -> Result:
+        """Run until the guest stops, or guest time reaches `max_ticks`; then `run` may go on."""
+        limit = NEVER if max_ticks is None else max_ticks
+        if self._stop in PAUSES:
+            self._stop = None
+        board, clock, exits = self.board, self.board.clock, self.exits
+        handlers, state, run = self._handlers, self.cpu.state, self.cpu.run
+        clock.now = state.tick
+        while self._stop is None:
+            if clock.next_tick <= clock.now:
+                board.run_due()
+            if board.source.live and clock.now >= self._next_poll:
+                self._next_poll = clock.now + POLL_TICKS
+                board.poll()
+            if clock.now >= limit:
+                self._end(Stop.OUT_OF_TICKS)
+                break
+            if self.halted and not self._wake(limit):
+                continue
+            step = POLL_TICKS if board.source.live else SLICE_TICKS
+            reason = run(min(clock.next_tick, limit, clock.now + step))
+            clock.now = state.tick
+            exits[reason] += 1
+            handlers.get(reason, self._unhandled)()
+            if self._tracer is not None:
+                self._drain_trace()
+            if board.status is not None:
+                self._power_off()
+        return self._result()
+
+    def _end(self, stop: Stop, reason: str = "", details: tuple[str, ...] = ()) -> None:
+        self._stop, self._reason, self._details = stop, reason or stop.words, details
+
+    def _result(self) -> Result:
+        assert self._stop is not None
+        state = self.cpu.state
+        return Result(
+            stop=self._stop,
+            status=self._stop.status if self._status is None else self._status,
+            reason=self._reason,
+            details=self._details,
+            registers=self.cpu.registers,
+            ticks=state.tick,
+            cycles=state.cycle,
+            exits=Counter({ExitReason(r).name.lower(): n for r, n in self.exits.items()}),
+            output=bytes(self._output),
+            faults=tuple(self.cpu.faults) if self._stop is Stop.TRIPLE_FAULT else (),
+        )
+
+    # -- exits ------------------------------------------------------------------------------------
+
+    def _port_read(self) -> None:
+        _, _, _, _, port, size, count, *_ = self.cpu.head()
+        if count == 1:
+            self.cpu.complete(self.board.bus.port_read(port, size))
+            return
+        read = self.board.bus.port_read
+        elements = (read(port, size).to_bytes(size, "little") for _ in range(count))
+        self.cpu.complete_bytes(b"".join(elements))
+
+    def _port_write(self) -> None:
+        _, _, _, _, port, size, count, _, _, value, *_ = self.cpu.head()
+        if count == 1:
+            self.board.bus.port_write(port, size, value)
+        else:
+            data = self.cpu.exit_data
+            for at in range(0, count * size, size):
+                element = int.from_bytes(data[at : at + size], "little")
+                self.board.bus.port_write(port, size, element)
+        self.cpu.complete(0)
+
+    def _mmio_read(self) -> None:
+        record = self.cpu.exit
+        self.cpu.complete(self.board.bus.memory_read(record.address, record.size))
+
+    def _mmio_write(self) -> None:
+        for address, size, value in self.cpu.posted:
+            self.board.bus.memory_write(address, size, value)
+
+    def _interrupt(self) -> None:
+        again = self.cpu.interrupt(self.board.pic.acknowledge())
+        if again:
+            self.exits[again] += 1
+            self._handlers.get(again, self._unhandled)()
+
+    def _halt(self) -> None:
+        self.halted = True
+
+    def _shutdown(self) -> None:
+        self._end(Stop.TRIPLE_FAULT, *diagnostics.triple_fault(self.cpu, self.symbols))
+
+    def _unsupported(self) -> None:
+        self._end(Stop.UNSUPPORTED, *diagnostics.unsupported(self.cpu, self.symbols))
+
+    def _unhandled(self) -> None:
+        self._end(Stop.UNHANDLED, *diagnostics.unhandled(self.cpu, self.symbols))
+
+    def _power_off(self) -> None:
+        """The instruction that did it still retires, so that the end is between instructions."""
+        self._status = self.board.status
+        self.cpu.run(self.ticks + 1)
+        self.board.clock.now = self.ticks
+        self._end(Stop.POWERED_OFF, f"powered off with status {self._status}")
+
+    # -- halting ----------------------------------------------------------------------------------
+
+    def _wake(self, limit: int) -> bool:
+        """Let a halted CPU's time pass; True once an interrupt has come for it."""
+        board, clock = self.board, self.board.clock
+        if not self.cpu.state.eflags & EFLAGS_IF:
+            self._end(Stop.HALTED)
+            return False
+        if board.interrupt:
+            self.halted = False
+            return True
+        if not board.pic.can_interrupt() or (clock.next_tick == NEVER and not board.source.live):
+            self._end(Stop.IDLE)
+            return False
+        self._pass_time(min(clock.next_tick, limit))
+        return False
+
+    def _pass_time(self, until: int) -> None:
+        """Jump to a tick; with live input no faster than the wall clock, or until input comes."""
+        board, clock = self.board, self.board.clock
+        if board.source.live:
+            seconds = None if until == NEVER else (until - clock.now) / TICKS_PER_SECOND
+            start = time.monotonic()
+            board.source.wait(seconds)
+            waited = time.monotonic() - start
+            until = min(until, clock.now + max(1, round(waited * TICKS_PER_SECOND)))
+        self.cpu.state.tick = clock.now = until
+        board.poll()
+
+    def _set_interrupt(self, level: bool) -> None:
+        self.cpu.state.interrupt_line = level
+
+    def request_exit(self) -> None:
+        """Make `run` return soon; may be called from a signal handler or another thread."""
+        self.cpu.request_exit()
+
+    # -- tracing ----------------------------------------------------------------------------------
+
+    def _start_trace(self, kinds: str, out: Callable[[str], object]) -> None:
+        from emulator.trace import Tracer, parse_kinds  # with the disassembler: not for every run
+
+        self.cpu.state.trace = parse_kinds(kinds)
+        self._tracer = Tracer(out, self.memory.read, self.symbols)
+
+    def _drain_trace(self) -> None:
+        while records := self.cpu.take_trace():
+            self._tracer.render(records)
+
+    # -- snapshots --------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        """The whole machine as plain data: numbers, strings, bytes, lists, dicts."""
+        return {
+            "version": SNAPSHOT_VERSION,
+            "cpu": self.cpu.save(),
+            "ram": self.memory.size,
+            "memory": dict(self.memory.pages()),
+            "board": self.board.save(),
+            "halted": self.halted,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take back what `save` returned, here or in another machine of the same size."""
+        if saved["version"] != SNAPSHOT_VERSION or saved["ram"] != self.memory.size:
+            raise MachineError(
+                f"snapshot: expected version {SNAPSHOT_VERSION}, {self.memory.size} bytes of RAM, "
+                f"found version {saved['version']}, {saved['ram']} bytes"
+            )
+        self.memory.restore(saved["memory"])
+        self.cpu.load(saved["cpu"])
+        self.board.load(saved["board"])
+        self.board.clock.now = self.ticks
+        self.halted = saved["halted"]
+        self._stop = self._status = None
+
+
+def _source(given: ConsoleIn) -> InputSource:
+    if given is None:
+        return BytesInput()
+    if isinstance(given, (bytes, bytearray)):
+        return BytesInput(bytes(given))
+    if isinstance(given, int):
+        return StreamInput(given)
+    if isinstance(given, InputSource):
+        return given
+    return StreamInput(given.fileno())
+
+
+def _sink(given: ConsoleOut) -> Sink | None:
+    if given is None or callable(given):
+        return given
+    stream = given
+
+    def write(data: bytes) -> None:
+        stream.write(data)
+        stream.flush()
+
+    return write
+
+
+def _virtualize(cpu: Cpu, wanted: bool | Iterable[str]) -> None:
+    """Set the rows that raise #GP(0) above CPL 0; MachineError if a name is no unsafe mnemonic."""
+    if wanted is False:
+        return
+    from isa.table import ROWS
+
+    unsafe = {row.mnemonic for row in ROWS if row.unsafe}
+    names = unsafe if wanted is True else set(wanted)
+    if names - unsafe:
+        unknown = ", ".join(sorted(names - unsafe))
+        raise MachineError(f"virtualizable {unknown}: expected some of {', '.join(sorted(unsafe))}")
+    for row in ROWS:
+        if row.unsafe and row.mnemonic in names:
+            cpu.state.intercepts.gp_rows[row.id >> 3] |= 1 << (row.id & 7)

@@ -1,0 +1,117 @@
+"""The machine's memory: one anonymous mapping, so what nobody has written costs nothing.
+
+The core reads and writes it directly. Everybody else writes through `machine_write`, which honours
+the page flags: a write over code makes the core decode it again. Addresses are machine addresses;
+where there is no memory, reads are all ones and writes are lost, as on an empty bus. Read core.py
+for the CPU's side, loader.py for how a program gets here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from emulator.core import ffi, lib
+from emulator.errors import CoreError, MachineError
+
+PAGE: Final = 4096
+NO_MEMORY: Final = (1 << 64) - 1
+#: Below: the first mebibyte, and room for a program above it. Above: where devices' addresses lie.
+SMALLEST: Final = 2 << 20
+LARGEST: Final = 3 << 30
+UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of a memory size: a number, or a string such as ``64M``; MachineError if it is none."""
+    if isinstance(text, int):
+        size = text
+    else:
+        match = re.fullmatch(r"\s*([0-9]+)\s*([KMG]?)i?B?\s*", text, re.IGNORECASE | re.ASCII)
+        if match is None:
+            raise MachineError(f"memory size {text!r}: expected a number with K, M or G, as 64M")
+        size = int(match[1]) * UNITS[match[2].upper()]
+    if not SMALLEST <= size <= LARGEST:
+        shown = text if isinstance(text, str) else f"{size} bytes"
+        raise MachineError(f"memory size {shown}: expected at least 2M and at most 3G")
+    return size & ~(PAGE - 1)
+
+
+class Memory:
+    """RAM, and the core's machine over it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._bytes = mmap.mmap(-1, size)
+        self._buffer = ffi.from_buffer("uint8_t[]", self._bytes)
+        machine = lib.machine_new(self._buffer, size)
+        if machine == ffi.NULL:
+            raise CoreError("not enough memory for a machine")
+        self.machine: Any = ffi.gc(machine, lib.machine_free)
+
+    def unmap(self, addresses: range) -> None:
+        """Leave whole pages without memory."""
+        for page in range(addresses.start // PAGE, addresses.stop // PAGE):
+            lib.machine_map(self.machine, page, NO_MEMORY)
+
+    def set_flags(self, addresses: range, *, set_: int = 0, clear: int = 0) -> None:
+        """Set and clear flags (`emulator.core.PageFlag`) of whole pages."""
+        first, count = addresses.start // PAGE, len(addresses) // PAGE
+        lib.machine_set_flags(self.machine, first, count, set_, clear)
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes; all ones where there is no memory."""
+        buffer = ffi.new("uint8_t[]", max(size, 1))
+        ffi.memmove(buffer, b"\xff" * size, size)
+        done = 0
+        while done < size:
+            step = lib.machine_read(
+                self.machine, (address + done) & 0xFFFF_FFFF, buffer + done, size - done
+            )
+            done += step
+            if done < size:  # a page without memory: go on behind it
+                done += PAGE - (address + done) % PAGE
+        return bytes(ffi.buffer(buffer, size))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write through the page flags; what meets no memory is lost."""
+        done, size = 0, len(data)
+        while done < size:
+            piece = data[done:] if done else data
+            done += lib.machine_write(
+                self.machine, (address + done) & 0xFFFF_FFFF, piece, len(piece)
+            )
+            if done < size:
+                done += PAGE - (address + done) % PAGE
+
+    def u8(self, address: int) -> int:
+        """The byte at a machine address."""
+        return self.read(address, 1)[0]
+
+    def u16(self, address: int) -> int:
+        """The word at a machine address."""
+        return int.from_bytes(self.read(address, 2), "little")
+
+    def u32(self, address: int) -> int:
+        """The doubleword at a machine address."""
+        return int.from_bytes(self.read(address, 4), "little")
+
+    def pages(self) -> Iterable[tuple[int, bytes]]:
+        """The (offset, bytes) of every page that is not all zero."""
+        zero = bytes(PAGE)
+        view = memoryview(self._bytes)
+        for offset in range(0, self.size, PAGE):
+            if view[offset : offset + PAGE] != zero:
+                yield offset, bytes(view[offset : offset + PAGE])
+
+    def restore(self, pages: dict[int, bytes]) -> None:
+        """Make memory what `pages` yielded."""
+        zero = bytes(PAGE)
+        view = memoryview(self._bytes)
+        for offset in range(0, self.size, PAGE):
+            page = pages.get(offset, zero)
+            if view[offset : offset + PAGE] != page:
+                view[offset : offset + PAGE] = page
+        lib.machine_flush_blocks(self.machine)
