@@ -76,10 +76,14 @@ class DebugRegister:
 
 @dataclass(frozen=True, slots=True)
 class Immediate:
-    """A constant. `size` is the operand's, in bits; a sign-extended byte is already extended."""
+    """A constant. `size` is the operand's, in bits; a sign-extended byte is already extended.
+
+    The assembler also says 0: no size was written, the other operands decide.
+    """
 
     value: int
     size: int
+    full: bool = False  #: the encoder must not shorten it: `strict`, or relocated by the assembler
 
 
 @dataclass(frozen=True, slots=True)
