@@ -1,0 +1,116 @@
+/*
+ * debug.c - single steps, the debug registers, and the trace ring (SDM vol. 3, chapter 17).
+ *
+ * Code and data are watched in different ways. Pages with data breakpoints have no TLB tags, so
+ * every access to them comes through memory.c, which calls debug_note_access; the trap is raised
+ * once the instruction has retired. While DR7 has an instruction breakpoint the mode word says
+ * MODE_STEP, and run.c asks debug_before_instruction each time.
+ *
+ * The DR6 bits of an instruction breakpoint come with a #DB that is a fault, all others with a
+ * trap; general detect (a move to or from a debug register under DR7.GD) is system.c's.
+ */
+#include <stdlib.h>
+
+#include "transfer.h"
+
+enum { BREAKPOINT_COUNT = 4, DR6_BS = 1 << 14, DR6_HITS = 15 };
+
+/* R/W fields of DR7. */
+enum { ON_EXECUTE, ON_WRITE, ON_PORT, ON_ACCESS };
+
+static u32 condition_of(const Cpu *cpu, u32 n) {
+    return cpu->state.dr[7] >> (16 + n * 4) & 3;
+}
+
+/* Bytes a breakpoint covers: 1, 2 or 4; the encoding of 8 counts as 4 here. */
+static u32 length_of(const Cpu *cpu, u32 n) {
+    u32 field = cpu->state.dr[7] >> (18 + n * 4) & 3;
+    return field == 0 ? 1 : field == 1 ? 2 : 4;
+}
+
+/* Enabled, locally or globally? */
+static bool is_enabled(const Cpu *cpu, u32 n) {
+    return cpu->state.dr[7] >> (n * 2) & 3;
+}
+
+/* Does breakpoint n cover any of `size` bytes at `address`? Its own address is taken aligned. */
+static bool covers(const Cpu *cpu, u32 n, u32 address, u32 size) {
+    u32 length = length_of(cpu, n);
+    u32 start = cpu->state.dr[n] & ~(length - 1);
+    return address - start < length || start - address < size;
+}
+
+bool debug_watches_data(const Cpu *cpu) {
+    u32 n;
+    for (n = 0; n < BREAKPOINT_COUNT; n++)
+        if (is_enabled(cpu, n) && condition_of(cpu, n) != ON_EXECUTE) return true;
+    return false;
+}
+
+bool debug_watches_page(const Cpu *cpu, u32 linear) {
+    u32 n;
+    if (likely(!(cpu->state.dr[7] & 0xFF))) return false;
+    for (n = 0; n < BREAKPOINT_COUNT; n++)
+        if (is_enabled(cpu, n) && (condition_of(cpu, n) & ON_WRITE) &&
+            PAGE_OF(cpu->state.dr[n] ^ linear) == 0)
+            return true;
+    return false;
+}
+
+void debug_note_access(Cpu *cpu, u32 linear, u32 size, bool write) {
+    u32 n;
+    if (likely(!(cpu->state.dr[7] & 0xFF))) return;
+    for (n = 0; n < BREAKPOINT_COUNT; n++) {
+        u32 condition = condition_of(cpu, n);
+        bool applies = condition == ON_ACCESS || (condition == ON_WRITE && write);
+        if (is_enabled(cpu, n) && applies && covers(cpu, n, linear, size))
+            cpu->debug_hits |= 1u << n;
+    }
+    if (cpu->debug_hits) stop_after(cpu, 0);
+}
+
+void debug_note_port(Cpu *cpu, u32 port, u32 size) {
+    u32 n;
+    if (likely(!(cpu->state.dr[7] & 0xFF)) || !(cpu->state.cr4 & CR4_DE)) return;
+    for (n = 0; n < BREAKPOINT_COUNT; n++)
+        if (is_enabled(cpu, n) && condition_of(cpu, n) == ON_PORT && covers(cpu, n, port, size))
+            cpu->debug_hits |= 1u << n;
+    if (cpu->debug_hits) stop_after(cpu, 0);
+}
+
+/* Each #DB shows its own breakpoints; the other bits of DR6 only accumulate. Pushes EFLAGS.RF as
+   it stands: only general detect, which does not come here, pushes it set. */
+static _Noreturn void raise_debug(Cpu *cpu, u32 bits) {
+    cpu->state.dr[6] = (cpu->state.dr[6] & ~(u32)DR6_HITS) | bits;
+    cpu->fault.vector = VECTOR_DB;
+    cpu->fault.error = 0;
+    cpu->fault.has_error = false;
+    cpu->fault_is_trap = true;
+    longjmp(cpu->escape, ESCAPE_FAULT);
+}
+
+void debug_after_instruction(Cpu *cpu, bool stepping) {
+    u32 bits = cpu->debug_hits | (stepping ? DR6_BS : 0);
+    cpu->debug_hits = 0;
+    if (bits) raise_debug(cpu, bits);
+}
+
+void debug_before_instruction(Cpu *cpu, u32 linear) {
+    u32 n, bits = 0;
+    if (!(cpu->state.dr[7] & 0xFF) || (cpu->state.eflags & FLAG_RF) || cpu->state.debug_shadow)
+        return;
+    for (n = 0; n < BREAKPOINT_COUNT; n++)
+        if (is_enabled(cpu, n) && condition_of(cpu, n) == ON_EXECUTE && cpu->state.dr[n] == linear)
+            bits |= 1u << n;
+    if (bits) raise_debug(cpu, bits);
+}
+
+void trace_push(Cpu *cpu, const TraceRecord *record) {
+    if (cpu->trace == NULL) cpu->trace = malloc(TRACE_RING * sizeof *cpu->trace);
+    if (cpu->trace == NULL) return; /* out of memory: a trace with a gap, not a crash */
+    cpu->trace[(cpu->trace_head + cpu->trace_count) % TRACE_RING] = *record;
+    if (cpu->trace_count < TRACE_RING)
+        cpu->trace_count++;
+    else
+        cpu->trace_head = (cpu->trace_head + 1) % TRACE_RING;
+}

@@ -1,0 +1,181 @@
+/*
+ * paging.c - 32-bit paging (SDM vol. 3, 4.3) and the filling of the TLB.
+ *
+ * translate walks the tables and caches what the walk allows, so that tlb.h never has to ask: a
+ * write tag stands only where a store needs no more than the store - page writable at this
+ * privilege, dirty bit set already, plain memory, no debug register watching. All other accesses
+ * come back here each time. A walk that faults changes nothing; accessed and dirty bits are set when
+ * it has succeeded.
+ *
+ * A flush is a new address-space id: entries of the old one match no more. Read memory.c next.
+ */
+#include "isa_cost.h"
+#include "tlb.h"
+
+/* Bits of page-directory and page-table entries. */
+enum {
+    ENTRY_PRESENT = 1,
+    ENTRY_WRITABLE = 2,
+    ENTRY_USER = 4,
+    ENTRY_ACCESSED = 32,
+    ENTRY_DIRTY = 64,
+    ENTRY_LARGE = 128,
+    /* Reserved when CR4.PSE = 1, without PSE-36 and PAT (SDM vol. 3, 4.3). */
+    LARGE_RESERVED = 0x003FF000,
+    SMALL_RESERVED = 128
+};
+
+/* Bits of a page fault's error code; "write" and "user" are those of enum access. */
+enum { ERROR_PRESENT = 1, ERROR_RESERVED = 8 };
+
+enum { SPACES = 0xFFF, LARGE_MASK = 0x3FFFFF, NO_TAG = 0xFFFFFFFFu };
+
+typedef struct {
+    u32 error;       /* of the page fault, if it fails */
+    u32 machine;     /* address of the byte */
+    u32 steps;       /* entries read */
+    bool large;
+    bool writable;   /* at the privilege of the access */
+    u32 at[2];       /* where the entries stand: directory, table */
+    u32 entry[2];
+} Walk;
+
+/* With these rights on the way, may the access be made? */
+static bool allowed(const Cpu *cpu, u32 rights, u32 access, bool *writable) {
+    bool user = (access & ACCESS_USER) != 0;
+    *writable = (rights & ENTRY_WRITABLE) || (!user && !(cpu->state.cr0 & CR0_WP));
+    return (!user || (rights & ENTRY_USER)) && (!(access & ACCESS_WRITE) || *writable);
+}
+
+static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
+    const CpuState *state = &cpu->state;
+    bool pse = (state->cr4 & CR4_PSE) != 0;
+    u32 rights;
+    w->error = access & (ACCESS_WRITE | ACCESS_USER);
+    w->steps = 1;
+    w->at[0] = PAGE_OF(state->cr3) + (linear >> 22) * 4;
+    w->entry[0] = machine_load32(cpu->machine, w->at[0]);
+    if (!(w->entry[0] & ENTRY_PRESENT)) return false;
+    rights = w->entry[0];
+    w->large = pse && (w->entry[0] & ENTRY_LARGE);
+    if (w->large) {
+        w->error |= ERROR_PRESENT;
+        if (w->entry[0] & LARGE_RESERVED) {
+            w->error |= ERROR_RESERVED;
+            return false;
+        }
+        w->machine = (w->entry[0] & ~(u32)LARGE_MASK) | (linear & LARGE_MASK);
+    } else {
+        w->steps = 2;
+        w->at[1] = PAGE_OF(w->entry[0]) + (linear >> 12 & 1023) * 4;
+        w->entry[1] = machine_load32(cpu->machine, w->at[1]);
+        if (!(w->entry[1] & ENTRY_PRESENT)) return false;
+        w->error |= ERROR_PRESENT;
+        if (pse && (w->entry[1] & SMALL_RESERVED)) {
+            w->error |= ERROR_RESERVED;
+            return false;
+        }
+        rights &= w->entry[1];
+        w->machine = PAGE_OF(w->entry[1]) | (linear & PAGE_MASK);
+    }
+    return allowed(cpu, rights, access, &w->writable);
+}
+
+/* Set what is missing of accessed and dirty; the last entry of the walk is the page's. */
+static void set_used(Cpu *cpu, Walk *w, u32 access) {
+    u32 last = w->large ? 0 : 1, i;
+    for (i = 0; i <= last; i++) {
+        u32 bits = ENTRY_ACCESSED;
+        if (i == last && (access & ACCESS_WRITE)) bits |= ENTRY_DIRTY;
+        if ((w->entry[i] & bits) == bits) continue;
+        w->entry[i] |= bits;
+        machine_store32(cpu->machine, w->at[i], w->entry[i]);
+    }
+    /* The next store has to come here if this was only a read: it sets the dirty bit. */
+    if (!(w->entry[last] & ENTRY_DIRTY)) w->writable = false;
+}
+
+static void fill(Cpu *cpu, u32 linear, u32 access, u32 machine, bool writable) {
+    u32 user = access & ACCESS_USER ? 1 : 0;
+    u32 index = (linear >> 12) & (TLB_SIZE - 1);
+    TlbEntry *entry = &cpu->tlbs[user][index];
+    u8 *host = machine_pointer(cpu->machine, PAGE_OF(machine));
+    u8 flags = cpu->machine->page_flags[machine >> 12];
+    u32 tag = PAGE_OF(linear) | cpu->state.space;
+    bool direct = host && !(flags & PAGE_MMIO) && !debug_watches_page(cpu, linear);
+    bool plain = !(flags & (PAGE_CODE | PAGE_WATCHED | PAGE_DIRTY_LOG | PAGE_ROM));
+    entry->read_tag = direct ? tag : NO_TAG;
+    entry->write_tag = direct && plain && writable ? tag : NO_TAG;
+    entry->host = (uintptr_t)host - PAGE_OF(linear);
+    cpu->tlb_machine[user][index] = PAGE_OF(machine);
+}
+
+u32 translate(Cpu *cpu, u32 linear, u32 access) {
+    Walk w;
+    cpu->machine->stats.tlb_misses++;
+    if (!(cpu->state.cr0 & CR0_PG)) {
+        fill(cpu, linear, access, linear, true);
+        return linear;
+    }
+    if (!walk(cpu, linear, access, &w)) raise_page_fault(cpu, linear, w.error);
+    cpu->state.cycle += COST_WALK_STEP * w.steps;
+    set_used(cpu, &w, access);
+    if (w.large) cpu->state.large_pages = 1;
+    fill(cpu, linear, access, w.machine, w.writable);
+    return w.machine;
+}
+
+u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error) {
+    Walk w;
+    *error = 0;
+    if (!(cpu->state.cr0 & CR0_PG)) return linear;
+    if (walk(cpu, linear, access, &w)) return w.machine;
+    *error = w.error;
+    return ~(u64)0;
+}
+
+void tlb_flush(Cpu *cpu) {
+    CpuState *state = &cpu->state;
+    /* Ids end at 0xFFE: with 0xFFF the tag of the last page would be the one that matches nothing. */
+    if (++state->space >= SPACES) {
+        memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
+        state->space = 0;
+    }
+    state->large_pages = 0;
+    cpu->seen_cr0 = state->cr0;
+    cpu->seen_cr3 = state->cr3;
+    cpu->seen_cr4 = state->cr4;
+}
+
+static void drop_entry(TlbEntry *entry) {
+    entry->read_tag = entry->write_tag = NO_TAG;
+}
+
+void tlb_drop_page(Cpu *cpu, u32 linear) {
+    u32 user, i;
+    for (user = 0; user < TLB_SPACES; user++) {
+        TlbEntry *entries = cpu->tlbs[user];
+        TlbEntry *own = &entries[(linear >> 12) & (TLB_SIZE - 1)];
+        if (PAGE_OF(own->read_tag ^ linear) == 0) drop_entry(own);
+        /* A 4 MiB page is cached in pieces of 4 KiB, and all go at once. Any page of its region
+           that would continue it is taken for a piece. */
+        for (i = 0; cpu->state.large_pages && i < TLB_SIZE; i++) {
+            u32 page = entries[i].read_tag, machine = cpu->tlb_machine[user][i];
+            if ((page ^ linear) <= LARGE_MASK && !(PAGE_OF(page ^ machine) & LARGE_MASK))
+                drop_entry(&entries[i]);
+        }
+    }
+}
+
+void tlb_drop_writes(Machine *machine, u32 page) {
+    bool device = (machine->page_flags[page >> 12] & PAGE_MMIO) != 0;
+    u32 user, i;
+    Cpu *cpu;
+    for (cpu = machine->cpus; cpu; cpu = cpu->next)
+        for (user = 0; user < TLB_SPACES; user++)
+            for (i = 0; i < TLB_SIZE; i++) {
+                if (cpu->tlb_machine[user][i] != PAGE_OF(page)) continue;
+                cpu->tlbs[user][i].write_tag = NO_TAG;
+                if (device) cpu->tlbs[user][i].read_tag = NO_TAG;
+            }
+}
