@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class IsaError(Exception):
     """Base of every error this package raises for bad input."""
@@ -9,6 +11,10 @@ class IsaError(Exception):
 
 class TableError(IsaError):
     """A row of the instruction table breaks a rule of `isa/row.py`."""
+
+
+class MnemonicError(IsaError):
+    """No row of the table has this mnemonic."""
 
 
 class DecodeError(IsaError):
@@ -29,3 +35,7 @@ class EncodeError(IsaError):
 
 class AssemblyError(IsaError):
     """A source with errors; its text is the full report, one paragraph an error."""
+
+    def __init__(self, report: str, diagnostics: tuple[Any, ...] = ()) -> None:
+        super().__init__(report)
+        self.diagnostics = diagnostics  #: isa.assembler.diagnostics.Diagnostic, in order
