@@ -6,8 +6,10 @@ Made from an ELF image, read only when the first question is asked: most runs as
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import cached_property
 
+from emulator.symbols import Symbols
 from hypervisor.elf import Section, Symbol, read_sections, read_symbols
 from hypervisor.errors import ImageError
 from hypervisor.lines import Line, read_lines
@@ -16,18 +18,19 @@ from hypervisor.lines import Line, read_lines
 REACH = 0x10000
 
 
-class Symbols:
-    """Names for linear addresses of an ELF image; `base` is added to those in the image."""
+class ImageSymbols(Symbols):
+    """Names for the linear addresses of an ELF image; `read` gives its bytes when needed."""
 
-    def __init__(self, image: bytes, base: int = 0) -> None:
-        self._image, self._base = image, base
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        super().__init__()
+        self._read = read
 
     @cached_property
     def sections(self) -> list[Section]:
         """The sections of the image; none where it is no ELF."""
         try:
-            return read_sections(self._image)
-        except ImageError:
+            return read_sections(self._read())
+        except (ImageError, OSError):
             return []
 
     @cached_property
@@ -39,7 +42,8 @@ class Symbols:
         return sorted(names.values(), key=lambda symbol: symbol.address)
 
     @cached_property
-    def _addresses(self) -> list[int]:
+    def addresses(self) -> list[int]:
+        """Where symbols stand, in order."""
         return [symbol.address for symbol in self._symbols]
 
     @cached_property
@@ -52,26 +56,25 @@ class Symbols:
 
     def exact(self, address: int) -> str | None:
         """The symbol at just this address, or None."""
-        index = bisect_right(self._addresses, address - self._base) - 1
-        if index < 0 or self._addresses[index] != address - self._base:
+        index = bisect_right(self.addresses, address) - 1
+        if index < 0 or self.addresses[index] != address:
             return None
         return self._symbols[index].name
 
     def name(self, address: int) -> str:
         """``symbol+0x12``: the last symbol at or before the address; empty if none is near."""
-        address -= self._base
-        index = bisect_right(self._addresses, address) - 1
+        index = bisect_right(self.addresses, address) - 1
         if index < 0:
             return ""
         symbol = self._symbols[index]
-        offset = address - symbol.address
+        offset = address - self.addresses[index]
         if offset >= max(symbol.size, 1) and (symbol.size or offset >= REACH):
             return ""
         return f"{symbol.name}+{offset:#x}" if offset else symbol.name
 
     def line(self, address: int) -> str:
         """``file:line`` of the instruction at the address; empty if it is not known."""
-        index = bisect_right(self._line_addresses, address - self._base) - 1
+        index = bisect_right(self._line_addresses, address) - 1
         if index < 0 or self._lines[index].line is None:
             return ""
         return f"{self._lines[index].file}:{self._lines[index].line}"

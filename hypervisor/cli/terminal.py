@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import termios
+import time
 from types import FrameType, TracebackType
 from typing import Any, Final
 
@@ -123,9 +124,11 @@ class Terminal:
             return b""
         return self._keys.filter(data) or None
 
-    def wait(self, seconds: float | None) -> None:
-        """Sleep until a key is typed, or for so long; None: for ever."""
+    def wait(self, seconds: float | None) -> float:
+        """Sleep until a key is typed, or for so long (None: for ever); returns seconds slept."""
+        start = time.monotonic()
         self._ready(seconds)
+        return time.monotonic() - start
 
     def _ready(self, seconds: float | None) -> bool:
         return bool(select.select([self._descriptor], [], [], seconds)[0])

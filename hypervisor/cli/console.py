@@ -1,0 +1,100 @@
+"""The streams of a run: COM1 on stdin and stdout, port 0xE9 and traces on stderr or in a file.
+
+Nothing is buffered between the guest and stdout: what it has written is there, however it ends.
+terminal.py takes over when stdin is a person's.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hypervisor.cli.status import Stop, StopError
+from hypervisor.cli.terminal import QuitRequest, Terminal
+
+if TYPE_CHECKING:
+    from emulator.machine import Machine
+    from emulator.result import Result
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, also to a pipe that is set not to block."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+
+
+class Console:
+    """Where a run's bytes come from and go to; `with` puts a terminal in raw mode and back."""
+
+    def __init__(self, trace_file: Path | None = None) -> None:
+        self._trace_file = trace_file
+        self._trace: TextIO = sys.stderr
+        self._stack = ExitStack()
+        self.source: Any = None
+
+    def __enter__(self) -> Console:
+        if self._trace_file is not None:
+            try:
+                opened = self._trace_file.open("w", encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise StopError(
+                    Stop.BAD_INPUT, f"{self._trace_file}: cannot write: {error}"
+                ) from None
+            self._trace = self._stack.enter_context(opened)
+        self.source = self._open_source()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _open_source(self) -> Any:
+        from emulator.console import BytesInput, StreamInput
+
+        try:
+            terminal = os.isatty(STDIN)
+            os.fstat(STDIN)
+        except OSError:  # closed
+            return BytesInput()
+        if terminal:
+            return self._stack.enter_context(Terminal(STDIN))
+        return StreamInput(STDIN)
+
+    def write(self, data: bytes) -> None:
+        """What the guest sent on COM1."""
+        write_all(STDOUT, data)
+
+    def write_debug(self, data: bytes) -> None:
+        """What the guest wrote to port 0xE9."""
+        write_all(STDERR, data)
+
+    def write_trace(self, text: str) -> None:
+        """A piece of a -d trace."""
+        self._trace.write(text)
+
+    def run(self, machine: Machine, max_ticks: int | None) -> Result:
+        """Run the machine to its end, or until Ctrl-A X."""
+        try:
+            return machine.run(max_ticks)
+        except QuitRequest:
+            from emulator.result import Stop as MachineStop
+
+            # The request came while a device was being asked: nothing more is to run.
+            result = machine.run(machine.ticks)
+            stop = MachineStop.REQUESTED
+            return replace(result, stop=stop, status=stop.status, reason="ended by Ctrl-A X")

@@ -1,0 +1,200 @@
+"""`seventeen run`: a program, a machine, and what became of them.
+
+The guest's COM1 is stdin and stdout; whatever we have to say goes to stderr. Here are the options
+and the order of things; program.py finds the program, console.py connects the streams, report.py
+says how it ended. The machine itself is emulator/machine.py.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hypervisor.cli.complete import complete_programs, complete_techniques
+from hypervisor.cli.options import TICKS
+from hypervisor.cli.program import Loadable, find_program
+from hypervisor.cli.status import Stop, StopError
+from hypervisor.cli.techniques import TECHNIQUES
+
+if TYPE_CHECKING:
+    from emulator.machine import Machine
+
+MACHINES = ("pc",)
+DEFAULT_RAM = "64M"
+
+
+class RunCommand(click.Command):
+    """Lets `--virtualizable` stand without a value, which click cannot do before an argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = ["--virtualizable=all" if arg == "--virtualizable" else arg for arg in args]
+        return super().parse_args(ctx, words)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from hypervisor.cli.report import statuses
+
+        with formatter.section("Exit status"):
+            formatter.write_dl(statuses())
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a run, as given."""
+
+    programs: tuple[str, ...]
+    technique: str
+    machine: str
+    ram: str
+    kernel_args: str
+    modules: tuple[str, ...]
+    include: tuple[Path, ...]
+    max_ticks: int | None
+    virtualizable: str | None
+    rtc: str | None
+    trace: str
+    trace_file: Path | None
+    json: Path | None
+    stats: bool
+
+
+@click.command(cls=RunCommand, short_help="Run a guest program.")
+@click.argument("programs", nargs=-1, metavar="PROGRAM...", shell_complete=complete_programs)
+@click.option(
+    "--technique",
+    default="native",
+    metavar="T",
+    shell_complete=complete_techniques,
+    help=f"How to run the guest: {', '.join(TECHNIQUES)}.",
+)
+@click.option("--machine", default="pc", metavar="M", help="The machine: pc.")
+@click.option("--ram", default=DEFAULT_RAM, metavar="SIZE", help=f"Memory ({DEFAULT_RAM}).")
+@click.option("--kernel-args", default="", metavar="STR", help="The kernel's command line.")
+@click.option(
+    "--module", "modules", multiple=True, metavar="FILE", help="A multiboot module; repeatable."
+)
+@click.option(
+    *("-I", "include"),
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where a source's %include files are looked for; repeatable.",
+)
+@click.option("--max-ticks", type=TICKS, metavar="N", help="Stop after N guest instructions.")
+@click.option(
+    "--virtualizable",
+    metavar="[=LIST]",
+    help="Let unsafe instructions, all or those named, raise #GP(0) above CPL 0.",
+)
+@click.option("--rtc", metavar="DATE", help="Date at the start, as 2000-01-01T00:00, or now.")
+@click.option(
+    "-d", "trace", default="", metavar="LIST", help="Trace in_asm, int, exec; as in QEMU."
+)
+@click.option(
+    *("-D", "--trace-file"),
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where -d writes; stderr if not given.",
+)
+@click.option(
+    "--json", type=click.Path(path_type=Path), metavar="FILE", help="Write the result as JSON."
+)
+@click.option("--stats", is_flag=True, help="Print ticks, cycles and exits when the run ends.")
+def command(**given: Any) -> int:
+    """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, or a name from `seventeen guests`.
+
+    COM1 is stdin and stdout. On a terminal every key goes to the guest; Ctrl-A X ends the run,
+    Ctrl-A H helps.
+    """
+    options = Options(**given)
+    check(options)
+    program = find_program(options.programs[0], options.include)
+    return run(options, program)
+
+
+def check(options: Options) -> None:
+    """What can be said before any file is read."""
+    if not options.programs:
+        raise click.UsageError("expected a PROGRAM; `seventeen run hello` is one")
+    if options.technique not in TECHNIQUES:
+        known = ", ".join(TECHNIQUES)
+        raise click.UsageError(f"no technique {options.technique!r}; there is {known}")
+    if options.machine not in MACHINES:
+        raise click.UsageError(f"no machine {options.machine!r}; there is {', '.join(MACHINES)}")
+    if len(options.programs) > 1:
+        found = " ".join(options.programs)
+        raise click.UsageError(f"the bare machine runs one PROGRAM at a time, found {found}")
+
+
+def run(options: Options, program: Loadable) -> int:
+    """Run the program on the bare machine; returns the exit status."""
+    from hypervisor.cli import report
+    from hypervisor.cli.console import Console
+
+    with Console(options.trace_file) as console:
+        machine = build_machine(options, console)
+        load(machine, options, program)
+        start = time.perf_counter()
+        result = console.run(machine, options.max_ticks)
+        seconds = time.perf_counter() - start
+    report.print_end(result, program.name)
+    if options.stats:
+        report.print_stats(result, seconds)
+    if options.json:
+        report.write_json(options.json, result, program.name, options.technique, seconds)
+    return result.status
+
+
+def build_machine(options: Options, console: Any) -> Machine:
+    """The machine that the options ask for."""
+    from emulator.errors import MachineError
+    from emulator.machine import Machine
+
+    keywords: dict[str, Any] = {}
+    if options.rtc:
+        keywords["rtc"] = parse_date(options.rtc)
+    if options.virtualizable:
+        named = options.virtualizable.lower().split(",")
+        keywords["virtualizable"] = True if named == ["all"] else [name for name in named if name]
+    try:
+        return Machine(
+            ram=options.ram,
+            machine=options.machine,
+            console_in=console.source,
+            console_out=console.write,
+            debug_out=console.write_debug,
+            trace=options.trace,
+            trace_out=console.write_trace,
+            **keywords,
+        )
+    except MachineError as error:
+        raise StopError(Stop.USAGE, str(error)) from None
+
+
+def parse_date(text: str) -> Any:
+    """The date for the clock chip; UsageError if it is none."""
+    from datetime import datetime
+
+    if text == "now":
+        return datetime.now()
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        raise click.UsageError(
+            f"--rtc: expected now or a date such as 2000-01-01T12:00, found {text!r}"
+        ) from None
+
+
+def load(machine: Machine, options: Options, program: Loadable) -> None:
+    """Put program and modules into memory, and give the machine the program's names."""
+    from hypervisor.cli.files import read_file
+    from hypervisor.symbols import ImageSymbols
+
+    modules = [Path(word) for word in options.modules]
+    for path in modules:
+        read_file(path)  # says what is missing, with the status for it
+    machine.load(program.what, kernel_args=options.kernel_args, modules=modules)
+    machine.symbols = ImageSymbols(program.image)
