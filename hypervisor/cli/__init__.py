@@ -83,11 +83,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = Stop.OUTPUT_CLOSED
     except BaseException as error:
-        status = report(error)
+        status = end_with(error)
     sys.exit(status)
 
 
-def report(error: BaseException) -> int:
+def end_with(error: BaseException) -> int:
     """Say on stderr, in one line where one will do, what went wrong; returns the exit status."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ def chunks(data: bytes, symbols: ImageSymbols, address: int) -> Iterator[tuple[i
     """The bytes cut where symbols stand, so that each symbol starts an instruction."""
     starts = [at for at in symbols.addresses if address < at < address + len(data)]
     bounds = [address, *starts, address + len(data)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         yield start, data[start - address : end - address]
 
 

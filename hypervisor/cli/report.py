@@ -1,4 +1,4 @@
-"""How a run ended: one line and what explains it on stderr, a table on request, JSON for scripts."""
+"""How a run ended: a line and its explanation on stderr, a table on request, JSON for scripts."""
 
 from __future__ import annotations
 
