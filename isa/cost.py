@@ -14,8 +14,8 @@ The preset is the Pentium 4 (Prescott, 3.8 GHz) because K. Adams and O. Agesen, 
 Software and Hardware Techniques for x86 Virtualization" (ASPLOS 2006), measured software
 techniques on it. They give sums only - 889 cycles for a division fault and its return, 1093 for a
 page fault's, 3209 for an `in` - so what is marked as theirs adds up to these, in parts that are our
-estimate. No figure has been measured again here. A second preset is one more `CostModel`; `check_model` holds it to the same keys.
-`isa/REFERENCE.md` prints the tables.
+estimate. No figure has been measured again here. A second preset is one more `CostModel`;
+`check_model` holds it to the same keys. `isa/REFERENCE.md` prints the tables.
 """
 
 from __future__ import annotations

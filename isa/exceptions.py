@@ -35,7 +35,7 @@ class Contribution(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Exception_:
+class ExceptionRow:
     """One vector. `mnemonic` is the SDM's (``#GP``); empty for NMI and reserved vectors."""
 
     vector: int
@@ -52,31 +52,31 @@ class Exception_:
 _B, _C, _P = Contribution.BENIGN, Contribution.CONTRIBUTORY, Contribution.PAGE_FAULT
 
 _NAMED: Final = (
-    Exception_(0, "#DE", "divide error", Kind.FAULT, False, _C),
-    Exception_(1, "#DB", "debug", Kind.FAULT_OR_TRAP),
-    Exception_(2, "", "non-maskable interrupt", Kind.INTERRUPT),
-    Exception_(3, "#BP", "breakpoint", Kind.TRAP),
-    Exception_(4, "#OF", "overflow", Kind.TRAP),
-    Exception_(5, "#BR", "bound range exceeded", Kind.FAULT),
-    Exception_(6, "#UD", "invalid opcode", Kind.FAULT),
-    Exception_(7, "#NM", "device not available", Kind.FAULT),
-    Exception_(8, "#DF", "double fault", Kind.ABORT, True, Contribution.DOUBLE_FAULT),
-    Exception_(9, "", "coprocessor segment overrun (80386 only)", Kind.RESERVED),
-    Exception_(10, "#TS", "invalid TSS", Kind.FAULT, True, _C),
-    Exception_(11, "#NP", "segment not present", Kind.FAULT, True, _C),
-    Exception_(12, "#SS", "stack-segment fault", Kind.FAULT, True, _C),
-    Exception_(13, "#GP", "general protection", Kind.FAULT, True, _C),
-    Exception_(14, "#PF", "page fault", Kind.FAULT, True, _P),
-    Exception_(15, "", "reserved", Kind.RESERVED),
-    Exception_(16, "#MF", "x87 floating-point error", Kind.FAULT),
-    Exception_(17, "#AC", "alignment check", Kind.FAULT, True),
-    Exception_(18, "#MC", "machine check", Kind.ABORT),
-    Exception_(19, "#XM", "SIMD floating-point exception", Kind.FAULT),
+    ExceptionRow(0, "#DE", "divide error", Kind.FAULT, False, _C),
+    ExceptionRow(1, "#DB", "debug", Kind.FAULT_OR_TRAP),
+    ExceptionRow(2, "", "non-maskable interrupt", Kind.INTERRUPT),
+    ExceptionRow(3, "#BP", "breakpoint", Kind.TRAP),
+    ExceptionRow(4, "#OF", "overflow", Kind.TRAP),
+    ExceptionRow(5, "#BR", "bound range exceeded", Kind.FAULT),
+    ExceptionRow(6, "#UD", "invalid opcode", Kind.FAULT),
+    ExceptionRow(7, "#NM", "device not available", Kind.FAULT),
+    ExceptionRow(8, "#DF", "double fault", Kind.ABORT, True, Contribution.DOUBLE_FAULT),
+    ExceptionRow(9, "", "coprocessor segment overrun (80386 only)", Kind.RESERVED),
+    ExceptionRow(10, "#TS", "invalid TSS", Kind.FAULT, True, _C),
+    ExceptionRow(11, "#NP", "segment not present", Kind.FAULT, True, _C),
+    ExceptionRow(12, "#SS", "stack-segment fault", Kind.FAULT, True, _C),
+    ExceptionRow(13, "#GP", "general protection", Kind.FAULT, True, _C),
+    ExceptionRow(14, "#PF", "page fault", Kind.FAULT, True, _P),
+    ExceptionRow(15, "", "reserved", Kind.RESERVED),
+    ExceptionRow(16, "#MF", "x87 floating-point error", Kind.FAULT),
+    ExceptionRow(17, "#AC", "alignment check", Kind.FAULT, True),
+    ExceptionRow(18, "#MC", "machine check", Kind.ABORT),
+    ExceptionRow(19, "#XM", "SIMD floating-point exception", Kind.FAULT),
 )
 
 #: The table. Index is the vector.
 EXCEPTIONS: Final = _NAMED + tuple(
-    Exception_(vector, "", "reserved", Kind.RESERVED) for vector in range(len(_NAMED), 32)
+    ExceptionRow(vector, "", "reserved", Kind.RESERVED) for vector in range(len(_NAMED), 32)
 )
 
 #: Vector by mnemonic without its sign: ``VECTORS["GP"]`` is 13.
