@@ -19,17 +19,16 @@ from isa.operands import (
     EBP,
     ECX,
     ESP,
+    SEGMENT_NAMES,
+    SEGMENT_PREFIXES,
+    ControlRegister,
+    DebugRegister,
     FarPointer,
     Immediate,
     Memory,
     Operand,
-    Relative,
-)
-from isa.registers import (
-    SEGMENTS,
-    ControlRegister,
-    DebugRegister,
     Register,
+    Relative,
     SegmentRegister,
 )
 from isa.row import FIXED_OPERANDS, Row
@@ -50,7 +49,7 @@ RM16: Final[dict[frozenset[int], int]] = {
     for rm, registers in enumerate(((3, 6), (3, 7), (5, 6), (5, 7), (6,), (7,), (5,), (3,)))
 }
 FIXED_REGISTERS: Final[dict[str, tuple[int, int]]] = {"AL": (0, 8), "CL": (1, 8), "DX": (2, 16)}
-SEGMENT_NUMBERS: Final = {segment.name.upper(): segment.number for segment in SEGMENTS}
+SEGMENT_NUMBERS: Final = {name.upper(): number for number, name in enumerate(SEGMENT_NAMES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +220,11 @@ def _arrange(form: Form, operands: tuple[Operand, ...]) -> tuple[Operand, ...] |
     for order in orders:
         if all(map(fits, codes, order, (size,) * len(codes))):
             return order
-    # A selector is loaded from the low half of a 32-bit register just as well.
-    if codes == ("Sw", "Ew") and isinstance(operands[0], SegmentRegister):
+    # A selector is taken from the low half of a 32-bit register just as well (mov, lar, lsl).
+    if codes[1:] == ("Ew",) and row.access == "cc" and fits(codes[0], operands[0], size):
         source = operands[1]
         if isinstance(source, Register) and source.size == 32:
-            return (operands[0], Register(source.name[1:], source.number, 16))
+            return (operands[0], Register(source.number, 16))
     return None
 
 
@@ -317,7 +316,7 @@ def _prefix_bytes(form: Form, operands: Sequence[Operand], prefixes: Prefixes) -
     if memory is not None and memory.segment is not None:
         segment = memory.segment
     if segment is not None:
-        data.append(SEGMENTS[segment].prefix)
+        data.append(SEGMENT_PREFIXES[segment])
     if form.needs_prefix or prefixes.operand_size == 16:
         data.append(OPERAND_SIZE_PREFIX)
     if prefixes.address_size == 16 or (memory is not None and memory.address_size == 16):

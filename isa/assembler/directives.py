@@ -1,0 +1,353 @@
+"""The statements that are no instructions: data, space, sections, alignment, structures.
+
+`Directives` is the part of an `Assembly` (`passes.py`) that runs them; each `_do_` method is one
+statement, in every pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from isa.assembler import nodes
+from isa.assembler.diagnostics import SourceError
+from isa.assembler.expressions import Expression, String, Value, absolute, known, number, parts
+from isa.assembler.sections import Section, new_section
+from isa.assembler.source import SearchPath
+from isa.encoder import Encoding, encode
+from isa.registers import AnyRegister
+
+if TYPE_CHECKING:
+    from isa.assembler.passes import Assembly
+
+MAXIMUM_DATA: Final = 64 << 20
+MAXIMUM_SPACE: Final = 1 << 32
+MAXIMUM_JUMPS: Final = 1 << 16
+_TYPES: Final = {"progbits": False, "nobits": True}
+_FLAGS: Final = {
+    "write": ("writable", True), "nowrite": ("writable", False), "exec": ("executable", True),
+    "noexec": ("executable", False),
+}  # fmt: skip
+
+
+class Directives:
+    """Runs statements; the other half of `Assembly`."""
+
+    sections: dict[str, Section]
+    section: Section
+
+    def __init__(self, search: SearchPath, origin: int) -> None:
+        self.search = search
+        self.default_origin = origin
+        self.origin = origin
+        self.sections = {".text": new_section(".text")}
+        self.section = self.sections[".text"]
+        self.scope = ""
+        self.exports: set[str] = set()
+        self.externals: set[str] = set()
+        self.used = {".text"}
+        self._org: int | None = None
+        self._files: dict[str, bytes] = {}
+        self._structure: tuple[str, Section, str] | None = None
+        self._instance: tuple[str, int] | None = None
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            kind: getattr(self, f"_do_{kind.__name__.lower()}")
+            for kind in nodes.Statement.__args__
+        }
+
+    def begin(self) -> None:
+        """Go back to the start for another pass."""
+        for section in self.sections.values():
+            section.offset = 0
+            section.data.clear()
+        self.section = self.sections[".text"]
+        self.scope = ""
+        self._org = self._structure = self._instance = None
+
+    def unfinished(self) -> str | None:
+        """What was begun and never ended."""
+        if self._structure is not None:
+            return f"expected 'endstruc' for structure '{self._structure[0]}', found the end"
+        if self._instance is not None:
+            return f"expected 'iend' for 'istruc {self._instance[0]}', found the end"
+        return None
+
+    def statement(self: Assembly, node: nodes.Statement) -> None:  # type: ignore[misc]
+        self._handlers[type(node)](node)
+
+    def _number(self: Assembly, node: Expression, what: str, unknown: int = 0) -> int:  # type: ignore[misc]
+        """The plain number an expression is; `unknown` while it is not known."""
+        value = node.evaluate(self)
+        return number(value, node.column, what) if known(value) else unknown
+
+    def check_room(self: Assembly, count: int) -> int:  # type: ignore[misc]
+        """The count, if a section may grow by so many bytes of contents."""
+        if count < 0 or self.section.offset + count > MAXIMUM_DATA:
+            raise SourceError(f"a section cannot hold more than {MAXIMUM_DATA >> 20} MiB")
+        return count
+
+    def check_space(self: Assembly, count: int) -> None:  # type: ignore[misc]
+        if self.section.offset + count > MAXIMUM_SPACE:
+            raise SourceError("this much space does not fit in 4 GiB")
+
+    # -- Instructions and data -------------------------------------------------------------------
+
+    def _do_instruction(self: Assembly, node: nodes.Instruction) -> None:  # type: ignore[misc]
+        encoding = self.instruction(node)
+        if self.final:
+            self.check_encoding(node, encoding)
+        self.emit(encoding.data)
+
+    def _do_loneprefix(self: Assembly, node: nodes.LonePrefix) -> None:  # type: ignore[misc]
+        self.emit(self._prefix_alone(node))
+
+    def _prefix_alone(self, node: nodes.LonePrefix) -> bytes:
+        # A prefix before nop is nop's bytes after the prefix's.
+        return encode("nop", (), prefixes=node.prefixes).data[:-1]
+
+    def _do_data(self: Assembly, node: nodes.Data) -> None:  # type: ignore[misc]
+        self.emit(self._data(node))
+
+    def _data(self: Assembly, node: nodes.Data) -> bytes:  # type: ignore[misc]
+        data = bytearray()
+        for item in node.items:
+            data += self._item(item, node.width)
+            self.check_room(len(data))
+        return bytes(data)
+
+    def _item(self: Assembly, item: nodes.Item, width: int) -> bytes:  # type: ignore[misc]
+        if item.repeated:
+            assert item.value is not None
+            count = self._number(item.value, "the count of 'dup'")
+            body = b"".join(self._item(inner, width) for inner in item.repeated)
+            if count < 0:
+                raise SourceError(f"'dup' cannot repeat {count} times", item.column)
+            self.check_room(count * len(body))
+            return body * count
+        if item.value is None:
+            return bytes(width)
+        if isinstance(item.value, String):
+            text = item.value.data
+            return text + bytes(-len(text) % width)
+        return self._datum(item.value.evaluate(self), width, item.column)
+
+    def _datum(self: Assembly, value: Value, width: int, column: int) -> bytes:  # type: ignore[misc]
+        if any(isinstance(term, AnyRegister) for term, _ in parts(value)[1]):
+            raise SourceError("expected a number or an address, found a register", column)
+        plain = absolute(value)
+        bits = width * 8
+        if isinstance(value, int) and not -(1 << bits - 1) <= value < 1 << bits:
+            self.warn(column, f"value {value} does not fit in {bits} bits; its low bits are used")
+        return (plain & ((1 << bits) - 1)).to_bytes(width, "little")
+
+    def _do_reserve(self: Assembly, node: nodes.Reserve) -> None:  # type: ignore[misc]
+        self.reserve(self._space(node))
+
+    def _space(self: Assembly, node: nodes.Reserve) -> int:  # type: ignore[misc]
+        count = self._number(node.count, "the amount of space")
+        if count < 0:
+            raise SourceError(f"cannot reserve {count} units of space", node.column)
+        return count * node.width
+
+    def _do_incbin(self: Assembly, node: nodes.Incbin) -> None:  # type: ignore[misc]
+        self.emit(self._included(node))
+
+    def _included(self: Assembly, node: nodes.Incbin) -> bytes:  # type: ignore[misc]
+        assert self._current is not None
+        data = self._files.get(node.name)
+        if data is None:
+            try:
+                path = self.search.find(node.name, self._current.source.location.file)
+                if path.stat().st_size > MAXIMUM_DATA:
+                    raise SourceError(f"'{node.name}' is larger than {MAXIMUM_DATA >> 20} MiB")
+                data = path.read_bytes()
+            except (OSError, ValueError) as error:
+                raise SourceError(f"cannot read '{node.name}': {error}", node.column) from None
+            except SourceError as error:
+                raise SourceError(error.message, node.column) from None
+            self._files[node.name] = data
+        skip = 0 if node.skip is None else self._number(node.skip, "the bytes to skip")
+        length = len(data)
+        if node.length is not None:
+            length = self._number(node.length, "the length")
+        if skip < 0 or length < 0:
+            raise SourceError("'incbin' cannot skip or take a negative number of bytes", node.column)
+        return data[skip : skip + length]
+
+    def _do_times(self: Assembly, node: nodes.Times) -> None:  # type: ignore[misc]
+        count = self._number(node.count, "the count of 'times'")
+        if count < 0:
+            raise SourceError(f"'times' cannot repeat {count} times", node.column)
+        self._repeat(node.body, count)
+
+    def _repeat(self: Assembly, body: nodes.Statement, count: int) -> None:  # type: ignore[misc]
+        """Run a statement so many times; `$` stays where the first began, as in NASM."""
+        if isinstance(body, nodes.Reserve):
+            self.reserve(self._space(body) * count)
+        elif isinstance(body, nodes.Data):
+            self._emit_times(self._data(body), count)
+        elif isinstance(body, nodes.Incbin):
+            self._emit_times(self._included(body), count)
+        elif isinstance(body, nodes.LonePrefix):
+            self._emit_times(self._prefix_alone(body), count)
+        elif isinstance(body, nodes.Instruction):
+            self._repeat_instruction(body, count)
+        else:
+            raise SourceError("only instructions and data can be repeated", body.column)
+
+    def _emit_times(self: Assembly, data: bytes, count: int) -> None:  # type: ignore[misc]
+        self.check_room(len(data) * count)
+        self.emit(data * count)
+
+    def _repeat_instruction(self: Assembly, body: nodes.Instruction, count: int) -> None:  # type: ignore[misc]
+        if count == 0:
+            return
+        encoding = self.instruction(body)
+        if not self._is_relative(encoding):
+            if self.final:
+                self.check_encoding(body, encoding)
+            self._emit_times(encoding.data, count)
+            return
+        if count > MAXIMUM_JUMPS:
+            raise SourceError(f"a jump can be repeated at most {MAXIMUM_JUMPS} times", body.column)
+        start = self.here()
+        for _ in range(count):
+            self.times_start = start
+            try:
+                encoding = self.instruction(body)
+            finally:
+                self.times_start = None
+            if self.final:
+                self.check_encoding(body, encoding)
+            self.emit(encoding.data)
+
+    @staticmethod
+    def _is_relative(encoding: Encoding) -> bool:
+        return any(code[0] == "J" for code in encoding.row.operands)
+
+    # -- Alignment -------------------------------------------------------------------------------
+
+    def _do_align(self: Assembly, node: nodes.Align) -> None:  # type: ignore[misc]
+        boundary = self._number(node.boundary, "the alignment", 1)
+        if boundary < 1 or boundary & (boundary - 1):
+            raise SourceError(f"{boundary} is not a power of two", node.column)
+        section = self.section
+        section.align = max(section.align, min(boundary, 1 << 20))
+        start = section.address if section.absolute else 0
+        padding = -(section.offset - start) % boundary
+        if node.fill is not None:
+            self._repeat(node.fill, padding)
+        elif node.reserve or section.nobits or section.absolute:
+            self.reserve(padding)
+        else:
+            self._emit_times(encode("nop").data, padding)
+
+    # -- Sections and symbols --------------------------------------------------------------------
+
+    def _do_sectionchange(self: Assembly, node: nodes.SectionChange) -> None:  # type: ignore[misc]
+        section = self.sections.get(node.name)
+        if section is None:
+            section = self.sections[node.name] = new_section(node.name)
+        for attribute in node.attributes:
+            self._attribute(section, attribute)
+        self.section = section
+
+    def _attribute(self: Assembly, section: Section, attribute: nodes.Attribute) -> None:  # type: ignore[misc]
+        name = attribute.name
+        if attribute.value is None:
+            if name in _TYPES:
+                section.nobits = _TYPES[name]
+            elif name in _FLAGS:
+                flag, state = _FLAGS[name]
+                setattr(section, flag, state)
+            elif name not in ("alloc", "noalloc", "code", "data", "bss"):
+                raise SourceError(f"unknown section attribute '{name}'", attribute.column)
+            return
+        value = self._number(attribute.value, f"'{name}'", 1)
+        if name == "align":
+            if value < 1 or value & (value - 1) or value > 1 << 20:
+                raise SourceError(f"{value} is not an alignment", attribute.column)
+            section.align = value
+        elif name in ("start", "vstart"):
+            if not 0 <= value < MAXIMUM_SPACE:
+                raise SourceError(f"{value} is not an address", attribute.column)
+            setattr(section, "start" if name == "start" else "virtual", value)
+        else:
+            raise SourceError(f"unknown section attribute '{name}='", attribute.column)
+
+    def _do_symbols(self: Assembly, node: nodes.Symbols) -> None:  # type: ignore[misc]
+        names = {self.full_name(name) for name, _ in node.names}
+        if node.kind == "global":
+            self.exports |= names
+        elif node.kind == "extern":
+            self.externals |= names
+        elif node.kind == "common":
+            raise SourceError("'common' is not supported: reserve the space in .bss", node.column)
+
+    def _do_numeric(self: Assembly, node: nodes.Numeric) -> None:  # type: ignore[misc]
+        value = self._number(node.value, f"'{node.kind}'")
+        if node.kind == "bits":
+            if value != 32:
+                raise SourceError(f"only 32-bit code is supported, found {value}", node.column)
+        elif node.kind == "org":
+            if self._org is not None and self._org != value:
+                raise SourceError("the origin is already set", node.column)
+            if not 0 <= value < MAXIMUM_SPACE:
+                raise SourceError(f"{value} is not an address", node.column)
+            self._org = self.origin = value
+        else:
+            self.section = Section("absolute", absolute=True, address=value, offset=value)
+
+    def _do_equ(self: Assembly, node: nodes.Equ) -> None:  # type: ignore[misc]
+        if self._current is None or self._current.line.label is None:
+            raise SourceError("'equ' needs a label before it", node.column)
+
+    def _do_ignored(self, node: nodes.Ignored) -> None:
+        pass
+
+    # -- Structures ------------------------------------------------------------------------------
+
+    def _do_struc(self: Assembly, node: nodes.Struc) -> None:  # type: ignore[misc]
+        if self._structure is not None:
+            raise SourceError("a structure cannot be inside another", node.column)
+        start = 0 if node.offset is None else self._number(node.offset, "the offset")
+        self._structure = (node.name, self.section, self.scope)
+        self.section = Section("absolute", absolute=True, address=start, offset=start)
+        self.scope = node.name
+        self.define(node.name, 0, node.column)
+
+    def _do_endstruc(self: Assembly, node: nodes.EndStruc) -> None:  # type: ignore[misc]
+        if self._structure is None:
+            raise SourceError("'endstruc' without 'struc'", node.column)
+        name, outer, _ = self._structure
+        size = self.section.offset - self.section.address
+        self._structure = None
+        self.section = outer
+        self.define(f"{name}_size", size, node.column)
+
+    def _do_istruc(self: Assembly, node: nodes.Istruc) -> None:  # type: ignore[misc]
+        if self._instance is not None:
+            raise SourceError("a structure cannot be inside another", node.column)
+        self._instance = (node.name, self.section.offset)
+
+    def _pad_to(self: Assembly, offset: int, column: int) -> None:  # type: ignore[misc]
+        assert self._instance is not None
+        padding = self._instance[1] + offset - self.section.offset
+        if padding < 0:
+            raise SourceError(f"this place is already {-padding} bytes behind", column)
+        self._emit_times(b"\0", padding)
+
+    def _do_at(self: Assembly, node: nodes.At) -> None:  # type: ignore[misc]
+        if self._instance is None:
+            raise SourceError("'at' without 'istruc'", node.column)
+        self._pad_to(self._number(node.field, "the offset"), node.column)
+        if node.body is not None:
+            self._repeat(node.body, 1)
+
+    def _do_iend(self: Assembly, node: nodes.Iend) -> None:  # type: ignore[misc]
+        if self._instance is None:
+            raise SourceError("'iend' without 'istruc'", node.column)
+        size = self.symbol(f"{self._instance[0]}_size", node.column)
+        if isinstance(size, int):
+            self._pad_to(size, node.column)
+        self._instance = None

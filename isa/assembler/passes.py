@@ -1,0 +1,320 @@
+"""The passes: from statements to bytes at a fixed point.
+
+The size of a jump depends on distances, and distances on sizes. As `nasm -Ox` does, the first pass
+assumes the best of everything not yet known, and each pass after it uses the symbols of the one
+before, until none moves; then sections get their addresses and a last pass makes the bytes. Should
+sizes chase each other for ever, from a certain pass on nothing may shrink. Statements that depend
+on no symbol are encoded once. Directives are in `directives.py`; read it next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from isa.assembler import nodes
+from isa.assembler.address import operand_of
+from isa.assembler.diagnostics import Location, Reporter, SourceError
+from isa.assembler.directives import Directives
+from isa.assembler.expressions import UNDEFINED, Hint, Linear, Value, number
+from isa.assembler.parser import parse_expression, parse_line
+from isa.assembler.preprocess import SourceLine
+from isa.assembler.sections import Section, new_section, place
+from isa.assembler.source import SearchPath
+from isa.encoder import Encoding, encode
+from isa.errors import EncodeError
+from isa.operands import Immediate, Operand, Relative
+
+MAXIMUM_PASSES: Final = 200
+#: From this pass on no instruction shrinks any more.
+GROWING_PASS: Final = 40
+
+
+@dataclass(slots=True)
+class SymbolState:
+    value: Value
+    location: Location
+    text: str
+    defined_in: int  #: the pass that last defined it
+
+
+@dataclass(slots=True)
+class Memo:
+    """The last encoding at a place, and the operands it was of."""
+
+    operands: tuple[Operand, ...] = ()
+    encoding: Encoding | None = None
+
+
+@dataclass(slots=True)
+class Placed:
+    """A source line in its place, over all passes."""
+
+    source: SourceLine
+    line: nodes.Line
+    memo: Memo = field(default_factory=Memo)
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What a line put into a section in the last pass."""
+
+    placed: Placed
+    section: Section
+    offset: int
+    data: bytes
+    reserved: int
+
+
+class Assembly(Directives):
+    """The state of one run over all passes."""
+
+    def __init__(self, reporter: Reporter, search: SearchPath, origin: int) -> None:
+        super().__init__(search, origin)
+        self.reporter = reporter
+        self.placed: list[Placed] = []
+        self.symbols: dict[str, SymbolState] = {}
+        self.emissions: list[Emission] = []
+        self.hint: Hint | None = None
+        self.times_start: Value | None = None
+        self.pass_number = 0
+        self.final = False
+        self.changed = False
+        self._current: Placed | None = None
+        self._begin_pass()
+
+    # -- What expressions ask --------------------------------------------------------------------
+
+    def full_name(self, name: str) -> str:
+        """A name as the symbol table has it: a local one after its global one."""
+        return self.scope + name if name[0] == "." and not name.startswith("..") else name
+
+    def symbol(self, name: str, column: int) -> Value:
+        full = self.full_name(name)
+        state = self.symbols.get(full)
+        if state is not None:
+            return state.value
+        if full in self.externals and self.pass_number > 1:
+            raise SourceError(f"external symbol '{full}' is defined nowhere", column)
+        if self.pass_number == 1 and not self.final:
+            return UNDEFINED
+        raise SourceError(f"undefined symbol '{full}'", column)
+
+    def here(self) -> Value:
+        return self.place() if self.times_start is None else self.times_start
+
+    def place(self) -> Value:
+        section = self.section
+        if section.absolute:
+            return section.offset
+        return Linear(section.offset, ((section, 1),))
+
+    def section_start(self) -> Value:
+        section = self.section
+        return section.address if section.absolute else Linear(0, ((section, 1),))
+
+    def evaluate_text(self, text: str, location: Location) -> int:
+        """The value of a preprocessor's expression, with the symbols defined so far."""
+        if not text.strip():
+            raise SourceError("expected an expression, found end of line")
+        try:
+            expression = parse_expression(text)
+            value = expression.evaluate(self)
+            if value == UNDEFINED:
+                raise SourceError(f"'{text.strip()}' is not known here")
+            return number(value, 0, "this expression")
+        except SourceError as error:
+            raise SourceError(error.message) from None
+
+    # -- Passes ----------------------------------------------------------------------------------
+
+    def run(self, lines: Iterable[SourceLine]) -> None:
+        """Assemble; errors go to the reporter."""
+        self.pass_number = 1
+        for source in lines:
+            placed = Placed(source, self._parse(source))
+            self.placed.append(placed)
+            self._execute(placed)
+        self._end_pass()
+        while self.pass_number < MAXIMUM_PASSES:
+            self._begin_pass()
+            self.pass_number += 1
+            for placed in self.placed:
+                self._execute(placed)
+            if not self._end_pass():
+                break
+        else:
+            self.reporter.error(Location(self._last_file(), 0), 0, "sizes do not settle")
+        place(self.sections.values(), self.origin)
+        self._begin_pass()
+        self.pass_number += 1
+        self.final = True
+        for placed in self.placed:
+            self._execute(placed)
+        self._check_end()
+
+    def _last_file(self) -> str:
+        return self.placed[-1].source.location.file if self.placed else ""
+
+    def _begin_pass(self) -> None:
+        self.begin()
+        self.changed = False
+        self.emissions.clear()
+
+    def _end_pass(self) -> bool:
+        """Whether anything moved in the pass just done."""
+        for section in self.sections.values():
+            self.changed |= section.size != section.offset
+            section.size = section.offset
+        return self.changed
+
+    def _check_end(self) -> None:
+        problem = self.unfinished()
+        if problem is not None and self.placed:
+            last = self.placed[-1].source
+            self.reporter.error(last.location, 0, problem, last.written)
+
+    def _parse(self, source: SourceLine) -> nodes.Line:
+        try:
+            return parse_line(source.text)
+        except SourceError as error:
+            self.reporter.error(source.location, error.column, error.message, source.written)
+            label = source.text.partition(":")[0].strip() if ":" in source.text else ""
+            if label.replace("_", "a").replace(".", "a").isalnum():
+                return nodes.Line(nodes.Label(label, 1, False), None)
+            return nodes.Line(None, None)
+
+    def _execute(self, placed: Placed) -> None:
+        self._current = placed
+        line = placed.line
+        try:
+            if line.label is not None:
+                self._label(line.label, line.statement)
+            if line.statement is not None:
+                self.statement(line.statement)
+        except SourceError as error:
+            self.complain(error.column, error.message)
+        except EncodeError as error:
+            column = getattr(line.statement, "column", 0)
+            self.complain(column, str(error))
+
+    def complain(self, column: int, message: str) -> None:
+        """Report an error, if it is there to stay: what precedes the last pass may be passing."""
+        if self.final and self._current is not None:
+            source = self._current.source
+            self.reporter.error(source.location, column, message, source.written)
+
+    def warn(self, column: int, message: str) -> None:
+        if self.final and self._current is not None:
+            source = self._current.source
+            self.reporter.warning(source.location, column, message, source.written)
+
+    # -- Symbols ---------------------------------------------------------------------------------
+
+    def _label(self, label: nodes.Label, statement: nodes.Statement | None) -> None:
+        if isinstance(statement, nodes.Equ):
+            full = self.full_name(label.name)
+            self.define(full, statement.value.evaluate(self), label.column)
+            return
+        if label.orphan:
+            self.warn(label.column, f"'{label.name}' stands alone without ':': a label?")
+        if label.name[0] != ".":
+            self.scope = label.name
+        self.define(self.full_name(label.name), self.here(), label.column)
+
+    def define(self, name: str, value: Value, column: int) -> None:
+        state = self.symbols.get(name)
+        source = self._current.source if self._current else None
+        assert source is not None
+        if state is None:
+            self.symbols[name] = SymbolState(
+                value, source.location, source.written, self.pass_number
+            )
+            self.changed = True
+            return
+        if state.defined_in == self.pass_number:
+            where = f"{state.location.file}:{state.location.line}"
+            raise SourceError(f"'{name}' is already defined at {where}", column)
+        if state.value != value:
+            if self.final:
+                raise SourceError(f"'{name}' does not settle: it was {state.value}", column)
+            self.changed = True
+            state.value = value
+        state.defined_in = self.pass_number
+
+    # -- Instructions ----------------------------------------------------------------------------
+
+    def instruction(self, node: nodes.Instruction) -> Encoding:
+        """The encoding of an instruction at the current place."""
+        if node.encoding is not None:
+            return node.encoding
+        operands = tuple(operand_of(operand, node, self) for operand in node.operands)
+        assert self._current is not None
+        memo = self._current.memo
+        if memo.encoding is not None and memo.operands == operands:
+            return memo.encoding
+        far = any(operand.distance == "far" for operand in node.operands)
+        encoding = encode(node.mnemonic, operands, prefixes=node.prefixes, far=far)
+        previous = memo.encoding
+        if self.pass_number >= GROWING_PASS and previous is not None and not self.final:
+            if len(encoding.data) < len(previous.data):
+                operands = tuple(map(_widest, operands))
+                encoding = encode(node.mnemonic, operands, prefixes=node.prefixes, far=far)
+        memo.operands, memo.encoding = operands, encoding
+        if node.constant and not any(isinstance(o, Relative) for o in operands):
+            node.encoding = encoding
+        return encoding
+
+    def check_encoding(self, node: nodes.Instruction, encoding: Encoding) -> None:
+        """In the last pass: say what is wrong with an instruction that has been encoded."""
+        for warning in encoding.warnings:
+            self.warn(node.column, warning)
+        assert self._current is not None
+        operands = self._current.memo.operands
+        if encoding.row.operands[:1] == ("Jb",) and operands:
+            target = operands[0]
+            assert isinstance(target, Relative)
+            distance = target.target - len(encoding.data)
+            if not -128 <= distance <= 127:
+                message = f"short jump is out of range: {distance} bytes, at most -128 to 127"
+                self.complain(node.operands[0].column, message)
+
+    def emit(self, data: bytes) -> None:
+        """Put bytes at the current place."""
+        section = self.section
+        if section.nobits or section.absolute:
+            self.warn(0, f"section {section.name} has no contents: these bytes are only reserved")
+            self.reserve(len(data))
+            return
+        self.check_room(len(data))
+        if self.final:
+            assert self._current is not None
+            self.emissions.append(
+                Emission(self._current, section, section.offset, bytes(data), 0)
+            )
+            section.data += data
+        section.offset += len(data)
+
+    def reserve(self, count: int) -> None:
+        """Leave space at the current place; zeros where the section has contents."""
+        section = self.section
+        if not section.nobits and not section.absolute:
+            self.emit(bytes(self.check_room(count)))
+            return
+        self.check_space(count)
+        if self.final and self._current is not None and count:
+            self.emissions.append(Emission(self._current, section, section.offset, b"", count))
+        section.offset += count
+
+
+def _widest(operand: Operand) -> Operand:
+    """The same operand, with a form asked for that does not depend on its value."""
+    if isinstance(operand, Relative) and operand.size == 0:
+        return replace(operand, size=32)
+    if isinstance(operand, Immediate):
+        return replace(operand, full=True)
+    return operand
+
+
+__all__ = ["Assembly", "Emission", "Placed", "Section", "new_section"]
