@@ -4,8 +4,7 @@
 
 #include "workloads/workload.h"
 
-int main(int count, char **arguments)
-{
+int main(int count, char **arguments) {
     uint32_t iterations = count > 1 ? (uint32_t)strtoul(arguments[1], 0, 10) : 1;
     printf("checksum=%08x\n", workload(iterations));
     return 0;

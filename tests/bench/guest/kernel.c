@@ -2,10 +2,8 @@
 #include "../workloads/workload.h"
 #include "machine.h"
 
-int main(const struct multiboot *information)
-{
-    if (number(option(information, "paging")))
-        enable_paging();
+int main(const struct multiboot *information) {
+    if (number(option(information, "paging"))) enable_paging();
     print_number("checksum", workload(number(option(information, "iterations"))));
     return 0;
 }

@@ -72,36 +72,31 @@ void enter_user(void (*code)(void), uint8_t *stack, uint32_t iterations);
 void handle_fault(void);
 void handle_unmap(void);
 
-void handle_fault(void)
-{
+void handle_fault(void) {
     uint32_t linear;
     __asm__ volatile("mov %%cr2, %0" : "=r"(linear));
     *page_entry(linear) |= PAGE_PRESENT;
     calls++;
 }
 
-void handle_unmap(void)
-{
+void handle_unmap(void) {
     for (uint32_t i = 0; i < FAULT_PAGES; i++)
         *page_entry(ARENA + i * PAGE) &= ~(uint32_t)PAGE_PRESENT;
     load_cr3();
 }
 
-static uint64_t segment(uint32_t base, uint32_t limit, uint32_t attributes)
-{
+static uint64_t segment(uint32_t base, uint32_t limit, uint32_t attributes) {
     return (limit & 0xFFFF) | (uint64_t)(base & 0xFFFFFF) << 16 | (uint64_t)attributes << 40 |
            (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(base >> 24) << 56;
 }
 
-static void set_gate(uint32_t vector, void (*handler)(void), uint32_t attributes)
-{
+static void set_gate(uint32_t vector, void (*handler)(void), uint32_t attributes) {
     uint32_t offset = (uint32_t)handler;
     idt[vector] = (offset & 0xFFFF) | KERNEL_CODE << 16 | (uint64_t)attributes << 40 |
                   (uint64_t)(offset >> 16) << 48;
 }
 
-static void load_tables(void)
-{
+static void load_tables(void) {
     struct descriptor_pointer gdtr = {sizeof gdt - 1, (uint32_t)gdt};
     struct descriptor_pointer idtr = {sizeof idt - 1, (uint32_t)idt};
     gdt[1] = segment(0, 0xFFFFF, 0xC09A);
@@ -128,18 +123,15 @@ static void load_tables(void)
                      : "eax", "memory");
 }
 
-static void reload_cr3(uint32_t iterations)
-{
+static void reload_cr3(uint32_t iterations) {
     for (; iterations; iterations--) {
         load_cr3();
-        for (uint32_t i = 0; i < TOUCHED; i++)
-            ++*(volatile uint32_t *)(ARENA + i * PAGE);
+        for (uint32_t i = 0; i < TOUCHED; i++) ++*(volatile uint32_t *)(ARENA + i * PAGE);
     }
     calls = *(volatile uint32_t *)ARENA;
 }
 
-int main(const struct multiboot *information)
-{
+int main(const struct multiboot *information) {
     const char *cost = option(information, "cost");
     uint32_t iterations = number(option(information, "iterations"));
     enable_paging();

@@ -53,21 +53,14 @@ static const uint8_t program[] = {
     JUMP,         40,   /* 62 */
 };
 
-static uint32_t interpret(uint32_t limit)
-{
+static uint32_t interpret(uint32_t limit) {
     uint32_t stack[8], locals[4] = {0, 0, 0, limit}, top = 0, b;
     const uint8_t *next = program;
     for (;;) {
         switch ((enum opcode) * next++) {
-        case PUSH:
-            stack[top++] = *next++;
-            break;
-        case LOAD:
-            stack[top++] = locals[*next++];
-            break;
-        case STORE:
-            locals[*next++] = stack[--top];
-            break;
+        case PUSH: stack[top++] = *next++; break;
+        case LOAD: stack[top++] = locals[*next++]; break;
+        case STORE: locals[*next++] = stack[--top]; break;
         case ADD:
             b = stack[--top];
             stack[top - 1] += b;
@@ -80,22 +73,15 @@ static uint32_t interpret(uint32_t limit)
             b = stack[--top];
             stack[top - 1] = stack[top - 1] < b;
             break;
-        case JUMP:
-            next = program + *next;
-            break;
-        case JUMP_IF_ZERO:
-            next = stack[--top] ? next + 1 : program + *next;
-            break;
-        case HALT:
-            return locals[2];
+        case JUMP: next = program + *next; break;
+        case JUMP_IF_ZERO: next = stack[--top] ? next + 1 : program + *next; break;
+        case HALT: return locals[2];
         }
     }
 }
 
-uint32_t workload(uint32_t iterations)
-{
+uint32_t workload(uint32_t iterations) {
     uint32_t sum = 0;
-    while (iterations--)
-        sum = fold(sum, interpret(200 + (sum & 7)));
+    while (iterations--) sum = fold(sum, interpret(200 + (sum & 7)));
     return sum;
 }

@@ -1,19 +1,16 @@
 /* division.c - 64-bit arithmetic and division: adc, sbb, shld, mul, div and the compiler's helpers. */
 #include "workload.h"
 
-static uint64_t power_modulo(uint64_t base, uint32_t exponent, uint32_t modulus)
-{
+static uint64_t power_modulo(uint64_t base, uint32_t exponent, uint32_t modulus) {
     uint64_t result = 1;
     for (base %= modulus; exponent; exponent >>= 1) {
-        if (exponent & 1)
-            result = result * base % modulus;
+        if (exponent & 1) result = result * base % modulus;
         base = base * base % modulus;
     }
     return result;
 }
 
-static uint32_t greatest_common_divisor(uint32_t a, uint32_t b)
-{
+static uint32_t greatest_common_divisor(uint32_t a, uint32_t b) {
     while (b) {
         uint32_t rest = a % b;
         a = b;
@@ -22,8 +19,7 @@ static uint32_t greatest_common_divisor(uint32_t a, uint32_t b)
     return a;
 }
 
-uint32_t workload(uint32_t iterations)
-{
+uint32_t workload(uint32_t iterations) {
     uint32_t seed = 17, sum = 0;
     uint64_t wide = 0x123456789ABCDEFull;
     while (iterations--)

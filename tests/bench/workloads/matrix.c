@@ -5,19 +5,16 @@ enum { SIZE = 48 };
 
 static uint32_t left[SIZE][SIZE], right[SIZE][SIZE], product[SIZE][SIZE];
 
-static void multiply(void)
-{
+static void multiply(void) {
     for (int row = 0; row < SIZE; row++)
         for (int column = 0; column < SIZE; column++) {
             uint32_t sum = 0;
-            for (int k = 0; k < SIZE; k++)
-                sum += left[row][k] * right[k][column];
+            for (int k = 0; k < SIZE; k++) sum += left[row][k] * right[k][column];
             product[row][column] = sum;
         }
 }
 
-uint32_t workload(uint32_t iterations)
-{
+uint32_t workload(uint32_t iterations) {
     uint32_t seed = 17, sum = 0;
     for (int row = 0; row < SIZE; row++)
         for (int column = 0; column < SIZE; column++) {

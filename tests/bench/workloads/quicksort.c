@@ -5,15 +5,12 @@ enum { LENGTH = 4096 };
 
 static uint32_t numbers[LENGTH];
 
-static void sort(uint32_t *first, uint32_t *last)
-{
+static void sort(uint32_t *first, uint32_t *last) {
     while (first < last) {
         uint32_t *low = first, *high = last, pivot = first[(last - first) / 2];
         while (low <= high) {
-            while (*low < pivot)
-                low++;
-            while (*high > pivot)
-                high--;
+            while (*low < pivot) low++;
+            while (*high > pivot) high--;
             if (low <= high) {
                 uint32_t swapped = *low;
                 *low++ = *high;
@@ -25,15 +22,12 @@ static void sort(uint32_t *first, uint32_t *last)
     }
 }
 
-uint32_t workload(uint32_t iterations)
-{
+uint32_t workload(uint32_t iterations) {
     uint32_t seed = 17, sum = 0;
     while (iterations--) {
-        for (int i = 0; i < LENGTH; i++)
-            numbers[i] = next_random(&seed);
+        for (int i = 0; i < LENGTH; i++) numbers[i] = next_random(&seed);
         sort(numbers, numbers + LENGTH - 1);
-        for (int i = 1; i < LENGTH; i++)
-            sum += numbers[i - 1] > numbers[i]; /* stays 0 if sorted */
+        for (int i = 1; i < LENGTH; i++) sum += numbers[i - 1] > numbers[i]; /* stays 0 if sorted */
         sum = fold(sum, numbers[LENGTH / 2]);
     }
     return sum;

@@ -15,23 +15,18 @@ static const uint32_t constants[64] = {
     0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2};
 static uint32_t message[BLOCKS][16];
 
-static void prepare(void)
-{
+static void prepare(void) {
     uint32_t seed = 17;
     for (int block = 0; block < BLOCKS; block++)
-        for (int word = 0; word < 16; word++)
-            message[block][word] = next_random(&seed);
+        for (int word = 0; word < 16; word++) message[block][word] = next_random(&seed);
 }
 
-static inline uint32_t rotate(uint32_t value, int count)
-{
+static inline uint32_t rotate(uint32_t value, int count) {
     return (value >> count) | (value << (32 - count));
 }
 
-static void expand(uint32_t schedule[64], const uint32_t block[16])
-{
-    for (int i = 0; i < 16; i++)
-        schedule[i] = block[i];
+static void expand(uint32_t schedule[64], const uint32_t block[16]) {
+    for (int i = 0; i < 16; i++) schedule[i] = block[i];
     for (int i = 16; i < 64; i++) {
         uint32_t a = schedule[i - 15], b = schedule[i - 2];
         uint32_t s0 = rotate(a, 7) ^ rotate(a, 18) ^ (a >> 3);
@@ -40,34 +35,28 @@ static void expand(uint32_t schedule[64], const uint32_t block[16])
     }
 }
 
-static void compress(uint32_t state[8], const uint32_t block[16])
-{
+static void compress(uint32_t state[8], const uint32_t block[16]) {
     uint32_t schedule[64], v[8];
     expand(schedule, block);
-    for (int i = 0; i < 8; i++)
-        v[i] = state[i];
+    for (int i = 0; i < 8; i++) v[i] = state[i];
     for (int i = 0; i < 64; i++) {
         uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
         uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
         uint32_t t1 = v[7] + s1 + choice + constants[i] + schedule[i];
         uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
         uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        for (int j = 7; j > 0; j--)
-            v[j] = v[j - 1];
+        for (int j = 7; j > 0; j--) v[j] = v[j - 1];
         v[4] += t1;
         v[0] = t1 + s0 + majority;
     }
-    for (int i = 0; i < 8; i++)
-        state[i] += v[i];
+    for (int i = 0; i < 8; i++) state[i] += v[i];
 }
 
-uint32_t workload(uint32_t iterations)
-{
+uint32_t workload(uint32_t iterations) {
     uint32_t state[8] = {0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
                          0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19};
     prepare();
     while (iterations--)
-        for (int block = 0; block < BLOCKS; block++)
-            compress(state, message[block]);
+        for (int block = 0; block < BLOCKS; block++) compress(state, message[block]);
     return fold(state[0], state[7]);
 }

@@ -10,25 +10,20 @@ struct node {
 
 static struct node nodes[NODES];
 
-static struct node *insert(struct node **at, struct node *fresh)
-{
+static struct node *insert(struct node **at, struct node *fresh) {
     while (*at && (*at)->key != fresh->key)
         at = fresh->key < (*at)->key ? &(*at)->left : &(*at)->right;
-    if (!*at)
-        *at = fresh;
+    if (!*at) *at = fresh;
     return *at;
 }
 
-static uint32_t sum_tree(const struct node *tree, uint32_t sum)
-{
-    if (!tree)
-        return sum;
+static uint32_t sum_tree(const struct node *tree, uint32_t sum) {
+    if (!tree) return sum;
     sum = sum_tree(tree->left, sum);
     return sum_tree(tree->right, fold(sum, tree->key ^ tree->value));
 }
 
-uint32_t workload(uint32_t iterations)
-{
+uint32_t workload(uint32_t iterations) {
     uint32_t seed = 17, sum = 0;
     while (iterations--) {
         struct node *root = 0;

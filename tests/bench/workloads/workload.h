@@ -13,15 +13,13 @@
 uint32_t workload(uint32_t iterations);
 
 /* One step of a linear congruential generator (Numerical Recipes' constants): reproducible data. */
-static inline uint32_t next_random(uint32_t *seed)
-{
+static inline uint32_t next_random(uint32_t *seed) {
     *seed = *seed * 1664525u + 1013904223u;
     return *seed >> 8;
 }
 
 /* Fold a value into a checksum, order counting. */
-static inline uint32_t fold(uint32_t sum, uint32_t value)
-{
+static inline uint32_t fold(uint32_t sum, uint32_t value) {
     return ((sum << 5) | (sum >> 27)) + value;
 }
 
