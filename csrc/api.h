@@ -117,7 +117,8 @@ typedef struct {
     uint32_t space;          /* address-space id of TLB tags (12 bits) */
     Intercepts intercepts;
     uint32_t trace;          /* bits of trace_kind */
-    uint32_t pad;
+    uint32_t large_pages;    /* a 4 MiB page has been cached since the TLB was flushed */
+    uint64_t tsc_offset;     /* what WRMSR to the TSC added to the tick */
 } CpuState;
 
 typedef struct {

@@ -96,9 +96,10 @@ typedef struct {
     u8 segment; /* enum segment_register of the memory operand, overrides applied */
     u8 flags;   /* enum insn_flag */
     u8 cc;      /* condition code, of the opcode's low bits */
+    u8 form;    /* enum form of the rm operand */
     u32 displacement;
     u32 immediate;  /* sign-extended where the row says; of jumps: the target's EIP */
-    u32 immediate2; /* far selector, ENTER's level */
+    u32 immediate2; /* far selector, ENTER's level; of others: EIP of the next instruction */
 } Insn;
 
 struct Block;
@@ -128,6 +129,7 @@ typedef struct Block {
     u8 ticks;
     u32 cycles;
     u32 machine2; /* machine page of the bytes past the first page, or ~0 */
+    bool transient; /* not in memory, so not in the cache: executed once */
     struct Block *next_hash;
     struct Block *next_page[2]; /* on the lists of its one or two pages */
     Link out[2];  /* taken or only, not taken */
@@ -194,6 +196,9 @@ struct Cpu {
     u16 stop_op;         /* what it was */
     bool stop_pending;   /* a jump's store wants a stop: `left` is lowered by STOP_BIAS */
     u32 stop_reason;     /* the exit to make at the stop, or 0: only leave the block */
+    bool stepping;       /* an instruction runs alone; run.c */
+    u32 held_shadow, held_debug_shadow, held_resume; /* what it started with */
+    int pending_exit;    /* an exit that waits until a debug trap is delivered */
     u32 debug_hits;      /* DR6 bits of data breakpoints met by the current instruction */
     u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
     u32 step_over;       /* 1: the breakpoint at step_over_eip has been reported */
@@ -222,6 +227,10 @@ _Noreturn void leave(Cpu *cpu, u32 reason);
 _Noreturn void leave_unsupported(Cpu *cpu, u32 detail);
 /* Let the current instruction retire, then leave its block; reason 0 goes on with the next. */
 void stop_after(Cpu *cpu, u32 reason);
+/* Executor's special ops: stop before this instruction; intercepts; breakpoints. */
+void resume_at_stop(Cpu *cpu);
+void guard(Cpu *cpu, const Insn *in);
+void report_breakpoint(Cpu *cpu, const Insn *in);
 /* Derive the mode word and TLB choice anew; call after any change of CPL, segments, EFLAGS.TF,
    debug registers, or CR0. */
 void refresh_mode(Cpu *cpu);
@@ -229,6 +238,12 @@ void refresh_mode(Cpu *cpu);
 void set_cpl(Cpu *cpu, u32 cpl);
 /* Ticks and EIP as of the start of the current instruction, and its successor's EIP. */
 u64 tick_now(const Cpu *cpu);
+/* Ticks that the current instruction, the last of its block, may retire besides its own. */
+i64 ticks_left(const Cpu *cpu);
+/* Repeated string instructions: charge each iteration; then set EIP, to the instruction itself
+   unless it is finished. `some`: iterations were charged, so that its own tick is one of them. */
+void retire_iterations(Cpu *cpu, u32 iterations);
+void end_repeat(Cpu *cpu, bool some, bool finished);
 u32 current_eip(const Cpu *cpu);
 u32 next_eip(const Cpu *cpu);
 

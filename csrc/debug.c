@@ -9,8 +9,6 @@
  * The DR6 bits of an instruction breakpoint come with a #DB that is a fault, all others with a
  * trap; general detect (a move to or from a debug register under DR7.GD) is system.c's.
  */
-#include <stdlib.h>
-
 #include "transfer.h"
 
 enum { BREAKPOINT_COUNT = 4, DR6_BS = 1 << 14, DR6_HITS = 15 };
@@ -106,11 +104,19 @@ void debug_before_instruction(Cpu *cpu, u32 linear) {
 }
 
 void trace_push(Cpu *cpu, const TraceRecord *record) {
-    if (cpu->trace == NULL) cpu->trace = malloc(TRACE_RING * sizeof *cpu->trace);
-    if (cpu->trace == NULL) return; /* out of memory: a trace with a gap, not a crash */
     cpu->trace[(cpu->trace_head + cpu->trace_count) % TRACE_RING] = *record;
     if (cpu->trace_count < TRACE_RING)
         cpu->trace_count++;
     else
         cpu->trace_head = (cpu->trace_head + 1) % TRACE_RING;
+}
+
+uint32_t cpu_take_trace(Cpu *cpu, TraceRecord *to, uint32_t count) {
+    u32 taken = 0;
+    while (taken < count && cpu->trace_count > 0) {
+        to[taken++] = cpu->trace[cpu->trace_head];
+        cpu->trace_head = (cpu->trace_head + 1) % TRACE_RING;
+        cpu->trace_count--;
+    }
+    return taken;
 }

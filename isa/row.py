@@ -41,7 +41,7 @@ FLAG_BITS: Final = {
 #: Conditions under which a row's flags (or destination) are undefined. ``count`` is the masked
 #: shift or rotate count, ``size`` the operand size in bits, ``source`` the source operand.
 CONDITIONS: Final = frozenset(
-    {"always", "count!=0", "count>1", "count!=1", "count>size", "count>=size", "source=0"}
+    {"always", "count!=0", "count>1", "count>size", "count>=size", "source=0", "size=16"}
 )
 PRIVILEGES: Final = frozenset({"", "cpl0", "iopl", "io", "tsd"})
 SENSITIVITIES: Final = frozenset({"", "control", "behaviour", "both"})

@@ -75,7 +75,7 @@ group("mov", "copy", """
 """, access="wr", inline=True)  # fmt: skip
 group("mov", "read a segment selector", """
     8C /r      | Evw,Sw *
-""", access="wr", sensitive="behaviour", cite="3B MOV", cost="segment_read",
+""", access="cc", sensitive="behaviour", cite="3B MOV", cost="segment_read",
     body="mov_from_sreg",
     leaks="shows the real CS and SS: their RPL is the ring the guest kernel really runs in")  # fmt: skip
 group("mov", "load a segment register", """
@@ -103,10 +103,12 @@ group("movzx", "copy, extend with zeros", """
     0F B6 /r   | Gv,Eb *
     0F B7 /r   | Gv,Ew
 """, access="wr", inline=True)  # fmt: skip
-group("movsx", "copy, extend the sign", """
+group("movsx", "copy a byte, extend the sign", """
     0F BE /r   | Gv,Eb
+""", access="wr", inline=True, body="movsx_byte")  # fmt: skip
+group("movsx", "copy a word, extend the sign", """
     0F BF /r   | Gv,Ew
-""", access="wr", inline=True)  # fmt: skip
+""", access="wr", inline=True, body="movsx_word")  # fmt: skip
 group("lea", "load the effective address", """
     8D /r      | Gv,M *
 """, access="wa", inline=True)  # fmt: skip
@@ -154,7 +156,7 @@ group("cwd", "sign-extend AX into DX:AX", "o16 99 |")
 group("cdq", "sign-extend EAX into EDX:EAX", "o32 99 |", inline=True)
 group("bswap", "reverse the bytes", """
     0F C8+r    | Zv
-""", access="u", undefined="*:count>size")  # fmt: skip
+""", access="u", undefined="*:size=16")  # fmt: skip
 group("xlat", "AL = [EBX + AL]", "D7 |", cost="load")
 group("lahf", "flags into AH", "9F |", reads="szapc")
 group("sahf", "AH into flags", "9E |", writes="szapc")
@@ -225,9 +227,11 @@ group("mul", "multiply unsigned: accumulator by operand", """
     F6 /4      | Eb
     F7 /4      | Ev *
 """, access="r", writes="oszapc", undefined="szap", cost="mul")  # fmt: skip
+group("imul", "multiply signed: accumulator by operand", """
+    F6 /5      | Eb
+    F7 /5      | Ev
+""", access="r", writes="oszapc", undefined="szap", cost="mul", body="imul_wide")  # fmt: skip
 group("imul", "multiply signed", """
-    F6 /5        | Eb       | r
-    F7 /5        | Ev       | r
     0F AF /r     | Gv,Ev    | ur *
     69 /r iz     | Gv,Ev,Iz | wrr *
     6B /r ib     | Gv,Ev,Ibs| wrr *
@@ -317,10 +321,10 @@ for _digit, _byte, _name, _title in ((4, "A3", "bt", "test a bit"),
                                      (5, "AB", "bts", "test and set a bit"),
                                      (6, "B3", "btr", "test and reset a bit"),
                                      (7, "BB", "btc", "test and complement a bit")):  # fmt: skip
-    group(_name, _title, f"""
-    0F {_byte} /r        | Ev,Gv
-    0F BA /{_digit} ib   | Ev,Ib
-""", access="cr", writes="oszapc", reads="z", undefined="osap", lock=_name != "bt")  # fmt: skip
+    for _opcode, _operands, _body in ((f"0F {_byte} /r", "Ev,Gv", _name),
+                                      (f"0F BA /{_digit} ib", "Ev,Ib", _name + "_imm")):
+        group(_name, _title, f"{_opcode} | {_operands}", access="cr", writes="oszapc", reads="z",
+              undefined="osap", lock=_name != "bt", body=_body)  # fmt: skip
 group("bsf", "lowest set bit", """
     0F BC /r   | Gv,Ev
 """, access="ur", writes="oszapc", undefined="osapc *:source=0", cost="shift")  # fmt: skip
@@ -340,32 +344,36 @@ group("jcc", "jump if the condition holds", """
 group("jmp", "jump", """
     EB cb      | Jb *
     E9 cz      | Jz *
-    FF /4      | Ev
 """, access="c", ends=True, cost="branch", inline=True)  # fmt: skip
+group("jmp", "jump to an address in a register or memory", """
+    FF /4      | Ev
+""", access="r", ends=True, cost="branch", inline=True, body="jmp_indirect")  # fmt: skip
 group("call", "call a procedure", """
     E8 cz      | Jz *
-    FF /2      | Ev *
 """, access="c", ends=True, cost="call", inline=True)  # fmt: skip
+group("call", "call a procedure by its address", """
+    FF /2      | Ev *
+""", access="r", ends=True, cost="call", inline=True, body="call_indirect")  # fmt: skip
 group("ret", "return from a procedure", """
     C3         | *
     C2 iw      | Iw
 """, access="c", ends=True, cost="call", inline=True)  # fmt: skip
 group("loopnz", "decrement ECX, jump if not zero and ZF=0", """
     E0 cb      | Jb
-""", access="c", reads="z", ends=True, cost="branch")  # fmt: skip
+""", access="c", reads="z", ends=True, cost="branch", inline=True)  # fmt: skip
 group("loopz", "decrement ECX, jump if not zero and ZF=1", """
     E1 cb      | Jb
-""", access="c", reads="z", ends=True, cost="branch")  # fmt: skip
+""", access="c", reads="z", ends=True, cost="branch", inline=True)  # fmt: skip
 group("loop", "decrement ECX, jump if not zero", """
     E2 cb      | Jb *
-""", access="c", ends=True, cost="branch")  # fmt: skip
+""", access="c", ends=True, cost="branch", inline=True)  # fmt: skip
 group("jecxz", "jump if ECX is zero", """
     E3 cb      | Jb
-""", access="c", ends=True, cost="branch")  # fmt: skip
+""", access="c", ends=True, cost="branch", inline=True)  # fmt: skip
 group("nop", "nothing", """
     90         | *
     0F 1F /0   | Ev
-""", access="a")  # fmt: skip
+""", access="c")  # fmt: skip
 group("pause", "nothing, in a spin loop", "F3 90 |")
 group("int3", "breakpoint trap", "CC |", ends=True, sensitive="behaviour", cite="3B INT n",
     cost="interrupt", access="",
@@ -512,7 +520,7 @@ group("clts", "clear CR0.TS", "0F 06 |", privilege="cpl0", sensitive="control", 
     ends=True)  # fmt: skip
 group("invlpg", "invalidate a TLB entry", """
     0F 01 /7   | M
-""", access="a", privilege="cpl0", sensitive="control", cost="invlpg", ends=True)  # fmt: skip
+""", access="c", privilege="cpl0", sensitive="control", cost="invlpg", ends=True)  # fmt: skip
 group("wbinvd", "write back and invalidate the caches", "0F 09 |", privilege="cpl0",
     sensitive="control", cost="system")  # fmt: skip
 group("hlt", "halt until an interrupt", "F4 | *", privilege="cpl0", sensitive="control",

@@ -1,0 +1,310 @@
+/*
+ * api.c - machines and CPUs from the outside: making, freeing, host access, saving, loading.
+ *
+ * Host accesses (devices, loader, hypervisor) go through here, so that page flags hold for them as
+ * for the guest's stores: code is dropped, watched pages are not by-passed in the dirty log.
+ */
+#include <stdlib.h>
+
+#include "flags.h"
+#include "isa_rows.h"
+#include "operand.h"
+
+enum { ALL_PAGES = 1 << 20 };
+
+/* -- Machines ----------------------------------------------------------------------------------- */
+
+static bool allocate_tables(Machine *machine) {
+    machine->page_offset = malloc(ALL_PAGES * sizeof(u64));
+    machine->page_flags = calloc(ALL_PAGES, 1);
+    machine->dirty = calloc(ALL_PAGES, 1);
+    machine->page_blocks = calloc(machine->pages + 1, sizeof(Block *));
+    machine->code_map = calloc(machine->pages + 1, sizeof *machine->code_map);
+    machine->hash = calloc(BLOCK_HASH, sizeof(Block *));
+    machine->arena = malloc(ARENA_BYTES);
+    return machine->page_offset && machine->page_flags && machine->dirty &&
+           machine->page_blocks && machine->code_map && machine->hash && machine->arena;
+}
+
+Machine *machine_new(uint8_t *memory, uint64_t size) {
+    Machine *machine = calloc(1, sizeof *machine);
+    if (machine == NULL) return NULL;
+    machine->memory = memory;
+    machine->size = size;
+    machine->pages = (u32)(size >> 12 < ALL_PAGES ? size >> 12 : ALL_PAGES);
+    if (!allocate_tables(machine)) {
+        machine_free(machine);
+        return NULL;
+    }
+    memset(machine->page_offset, 0xFF, ALL_PAGES * sizeof(u64));
+    for (u32 page = 0; page < machine->pages; page++) machine->page_offset[page] = (u64)page << 12;
+    return machine;
+}
+
+void machine_free(Machine *machine) {
+    if (machine == NULL) return;
+    while (machine->cpus != NULL) cpu_free(machine->cpus);
+    free(machine->page_offset);
+    free(machine->page_flags);
+    free(machine->dirty);
+    free(machine->page_blocks);
+    free(machine->code_map);
+    free(machine->hash);
+    free(machine->arena);
+    free(machine);
+}
+
+static void flush_all_tlbs(Machine *machine) {
+    for (Cpu *cpu = machine->cpus; cpu; cpu = cpu->next) tlb_flush(cpu);
+}
+
+/* Only pages below the memory's size may hold code; others are never cached. */
+void machine_map(Machine *machine, uint32_t page, uint64_t offset) {
+    if (page >= ALL_PAGES) return;
+    if (offset != ~(u64)0 && (offset & PAGE_MASK || offset + PAGE_SIZE > machine->size)) return;
+    if (page < machine->pages) block_store(machine, page << 12, PAGE_SIZE);
+    machine->page_offset[page] = offset;
+    flush_all_tlbs(machine);
+}
+
+void machine_set_flags(Machine *machine, uint32_t page, uint32_t count, uint8_t set, uint8_t clear) {
+    for (u32 i = 0; i < count && page + i < ALL_PAGES; i++) {
+        u8 *flags = &machine->page_flags[page + i];
+        u8 own = *flags & PAGE_CODE;
+        *flags = (u8)(((*flags & ~clear) | set) & ~PAGE_CODE) | own;
+    }
+    flush_all_tlbs(machine);
+}
+
+uint8_t machine_flags(const Machine *machine, uint32_t page) {
+    return page < ALL_PAGES ? machine->page_flags[page] : 0;
+}
+
+/* The piece of a host access that lies in one page. */
+static u32 piece(u32 address, u32 size) {
+    u32 room = PAGE_SIZE - (address & PAGE_MASK);
+    return room < size ? room : size;
+}
+
+uint32_t machine_read(Machine *machine, uint32_t address, uint8_t *to, uint32_t size) {
+    u32 done = 0;
+    while (done < size) {
+        u32 step = piece(address + done, size - done);
+        const u8 *from = machine_pointer(machine, address + done);
+        if (from == NULL) break;
+        memcpy(to + done, from, step);
+        done += step;
+    }
+    return done;
+}
+
+uint32_t machine_write(Machine *machine, uint32_t address, const uint8_t *from, uint32_t size) {
+    u32 done = 0;
+    while (done < size) {
+        u32 at = address + done, step = piece(at, size - done);
+        u8 *to = machine_pointer(machine, at), *flags = &machine->page_flags[at >> 12];
+        if (to == NULL) break;
+        if (!(*flags & PAGE_ROM)) memcpy(to, from + done, step);
+        if (*flags & PAGE_CODE) {
+            block_store(machine, at, step);
+            for (Cpu *cpu = machine->cpus; cpu; cpu = cpu->next)
+                if (cpu->block != NULL && cpu->block->mode == MODE_DEAD) stop_after(cpu, 0);
+        }
+        if (*flags & PAGE_DIRTY_LOG) {
+            machine->dirty[at >> 12] = 1;
+            *flags &= (u8)~PAGE_DIRTY_LOG;
+        }
+        done += step;
+    }
+    return done;
+}
+
+const uint8_t *machine_dirty(const Machine *machine) {
+    return machine->dirty;
+}
+
+CoreStats *machine_stats(Machine *machine) {
+    return &machine->stats;
+}
+
+void machine_flush_blocks(Machine *machine) {
+    block_flush(machine);
+}
+
+/* -- CPUs ------------------------------------------------------------------------------------------ */
+
+Cpu *cpu_new(Machine *machine) {
+    Cpu *cpu = calloc(1, sizeof *cpu);
+    if (cpu == NULL) return NULL;
+    cpu->machine = machine;
+    cpu->next = machine->cpus;
+    machine->cpus = cpu;
+    cpu_reset(cpu);
+    return cpu;
+}
+
+void cpu_free(Cpu *cpu) {
+    Cpu **at;
+    if (cpu == NULL) return;
+    for (at = &cpu->machine->cpus; *at != cpu; at = &(*at)->next) continue;
+    *at = cpu->next;
+    free(cpu->trace);
+    free(cpu);
+}
+
+CpuState *cpu_state(Cpu *cpu) {
+    return &cpu->state;
+}
+
+ExitRecord *cpu_exit(Cpu *cpu) {
+    return &cpu->exit;
+}
+
+static Segment flat_segment(u32 selector, u32 type) {
+    return (Segment){.selector = selector, .limit = 0xFFFFFFFFu,
+                     .attributes = ATTR_PRESENT | ATTR_CODE_OR_DATA | ATTR_ACCESSED | ATTR_BIG |
+                                   ATTR_GRANULARITY | type};
+}
+
+/* Selectors as QEMU's multiboot loader leaves them: code 8, data 16, of a table that is not there. */
+void cpu_reset(Cpu *cpu) {
+    CpuState *state = &cpu->state;
+    *state = (CpuState){.version = STATE_VERSION, .size = sizeof *state};
+    for (u32 i = 0; i < SEG_COUNT; i++) state->seg[i] = flat_segment(0x10, ATTR_WRITABLE);
+    state->seg[SEG_CS] = flat_segment(0x08, ATTR_CODE | ATTR_READABLE);
+    state->ldtr = (Segment){.limit = 0xFFFF, .attributes = ATTR_PRESENT | 2};
+    state->tr = (Segment){.limit = 0xFFFF, .attributes = ATTR_PRESENT | 11};
+    state->idtr.limit = 0;
+    state->cr0 = CR0_PE | CR0_ET;
+    state->eflags = FLAG_ONE;
+    state->dr[6] = 0xFFFF0FF0u;
+    state->dr[7] = 0x400;
+    memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
+    cpu->seen_cr0 = state->cr0;
+    cpu->seen_cr3 = cpu->seen_cr4 = 0;
+    cpu->pending_exit = 0;
+    cpu->debug_hits = 0;
+    cpu->delivering = false;
+    cpu->fault_count = 0;
+    flags_set(cpu, state->eflags);
+    refresh_mode(cpu);
+}
+
+void cpu_flush_tlb(Cpu *cpu) {
+    tlb_flush(cpu);
+}
+
+void cpu_invalidate_page(Cpu *cpu, uint32_t linear) {
+    tlb_drop_page(cpu, linear);
+}
+
+/* -- Guest memory by linear address ------------------------------------------------------------------ */
+
+uint64_t cpu_translate(Cpu *cpu, uint32_t linear) {
+    u32 error;
+    return translate_quietly(cpu, linear, ACCESS_READ, &error);
+}
+
+static u32 linear_access(Cpu *cpu, u32 linear, u8 *to, const u8 *from, u32 size, u32 access) {
+    u32 done = 0, error;
+    while (done < size) {
+        u32 at = linear + done, step = piece(at, size - done), moved;
+        u64 address = translate_quietly(cpu, at, access, &error);
+        if (address == ~(u64)0) break;
+        moved = to ? machine_read(cpu->machine, (u32)address, to + done, step)
+                   : machine_write(cpu->machine, (u32)address, from + done, step);
+        done += moved;
+        if (moved < step) break;
+    }
+    return done;
+}
+
+uint32_t cpu_read_linear(Cpu *cpu, uint32_t linear, uint8_t *to, uint32_t size, uint32_t cpl) {
+    return linear_access(cpu, linear, to, NULL, size, cpl == 3 ? ACCESS_USER : 0);
+}
+
+uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32_t size,
+                          uint32_t cpl) {
+    return linear_access(cpu, linear, NULL, from, size, ACCESS_WRITE | (cpl == 3 ? ACCESS_USER : 0));
+}
+
+/* -- Breakpoints ---------------------------------------------------------------------------------------- */
+
+int cpu_set_breakpoint(Cpu *cpu, uint32_t linear) {
+    for (u32 i = 0; i < cpu->breakpoint_count; i++)
+        if (cpu->breakpoints[i] == linear) return 0;
+    if (cpu->breakpoint_count == BREAKPOINTS) return -1;
+    cpu->breakpoints[cpu->breakpoint_count++] = linear;
+    block_flush(cpu->machine);
+    return 0;
+}
+
+void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear) {
+    for (u32 i = 0; i < cpu->breakpoint_count; i++) {
+        if (cpu->breakpoints[i] != linear) continue;
+        cpu->breakpoints[i] = cpu->breakpoints[--cpu->breakpoint_count];
+        block_flush(cpu->machine);
+        return;
+    }
+}
+
+/* -- Saving: the state, then the TLB without its host pointers -------------------------------------------- */
+
+static u32 saved_size(void) {
+    return sizeof(CpuState) + TLB_SPACES * TLB_SIZE * sizeof(SavedTlbEntry);
+}
+
+uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
+    if (to == NULL) return saved_size();
+    memcpy(to, &cpu->state, sizeof cpu->state);
+    to += sizeof cpu->state;
+    for (u32 space = 0; space < TLB_SPACES; space++)
+        for (u32 i = 0; i < TLB_SIZE; i++, to += sizeof(SavedTlbEntry)) {
+            const TlbEntry *entry = &cpu->tlbs[space][i];
+            SavedTlbEntry saved = {entry->read_tag, entry->write_tag, cpu->tlb_machine[space][i]};
+            memcpy(to, &saved, sizeof saved);
+        }
+    return saved_size();
+}
+
+/* A saved write tag may be older than a page's flags: only what they allow is taken back. */
+static TlbEntry restored(Machine *machine, const SavedTlbEntry *saved) {
+    u32 page = saved->machine >> 12;
+    u8 flags = machine->page_flags[page];
+    u8 *host = machine_pointer(machine, saved->machine);
+    TlbEntry entry = {~0u, ~0u, 0};
+    u32 tag = saved->read_tag != ~0u ? saved->read_tag : saved->write_tag;
+    if (host == NULL || flags & PAGE_MMIO) return entry;
+    entry.host = (uintptr_t)host - PAGE_OF(tag);
+    entry.read_tag = saved->read_tag;
+    if (flags == 0) entry.write_tag = saved->write_tag;
+    return entry;
+}
+
+int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
+    CpuState state;
+    if (size != saved_size()) return -1;
+    memcpy(&state, from, sizeof state);
+    if (state.version != STATE_VERSION || state.size != sizeof state) return -1;
+    cpu->state = state;
+    from += sizeof state;
+    for (u32 space = 0; space < TLB_SPACES; space++)
+        for (u32 i = 0; i < TLB_SIZE; i++, from += sizeof(SavedTlbEntry)) {
+            SavedTlbEntry saved;
+            memcpy(&saved, from, sizeof saved);
+            cpu->tlb_machine[space][i] = PAGE_OF(saved.machine);
+            saved.machine = PAGE_OF(saved.machine);
+            cpu->tlbs[space][i] = restored(cpu->machine, &saved);
+        }
+    cpu->seen_cr0 = state.cr0;
+    cpu->seen_cr3 = state.cr3;
+    cpu->seen_cr4 = state.cr4;
+    cpu->step_over = 0;
+    cpu->pending_exit = 0;
+    block_flush(cpu->machine);
+    return 0;
+}
+
+const char *core_fingerprint(void) {
+    return ISA_FINGERPRINT;
+}

@@ -1,0 +1,349 @@
+/*
+ * block.c - the block cache: code decoded once, found again, dropped when its bytes change.
+ *
+ * A block is a straight run of instructions up to a jump (or BLOCK_INSNS). Its key is the machine
+ * address of its first byte, its EIP and the mode word: so one frame mapped twice is decoded twice
+ * but dropped together, since every block is on the list of its machine page. A page that holds
+ * blocks carries PAGE_CODE; stores to it take the slow path of memory.c, which calls block_store.
+ * Only an instruction that starts a block may cross into a second page, so the fetch fault of a
+ * page is raised when execution arrives there, not earlier.
+ *
+ * Blocks live in one arena; when it is full all of them are forgotten. Read chain.h next, then
+ * execute.c.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "chain.h"
+#include "isa_ops.h"
+#include "operand.h"
+
+enum { GRANULE = 32, NO_PAGE = 0xFFFFFFFFu, NO_TRANSLATION = 0xFFFFFFFFu, LOOKAHEAD = 15 };
+
+static u32 hash_of(u32 machine, u32 eip, u32 mode) {
+    return (machine ^ eip >> 12 ^ mode << 9) & (BLOCK_HASH - 1);
+}
+
+/* -- Pages: which blocks have bytes in them -------------------------------------------------- */
+
+/* The link of `block` on the list of `page`. */
+static Block **on_page(Block *block, u32 page) {
+    return &block->next_page[block->machine >> 12 == page ? 0 : 1];
+}
+
+/* The bytes of `block` in `page`: [*from, *to). */
+static void bytes_on_page(const Block *block, u32 page, u32 *from, u32 *to) {
+    u32 start = block->machine & PAGE_MASK;
+    u32 end = start + block->length;
+    if (block->machine >> 12 == page) {
+        *from = start;
+        *to = end > PAGE_SIZE ? PAGE_SIZE : end;
+    } else {
+        *from = 0;
+        *to = end - PAGE_SIZE;
+    }
+}
+
+static void mark_granules(Machine *machine, const Block *block, u32 page) {
+    u32 from, to;
+    bytes_on_page(block, page, &from, &to);
+    for (u32 g = from / GRANULE; g <= (to - 1) / GRANULE; g++)
+        machine->code_map[page][g / 8] |= (u8)(1 << g % 8);
+}
+
+static void enter_page(Machine *machine, Block *block, u32 page) {
+    *on_page(block, page) = machine->page_blocks[page];
+    machine->page_blocks[page] = block;
+    mark_granules(machine, block, page);
+    if (machine->page_flags[page] & PAGE_CODE) return;
+    machine->page_flags[page] |= PAGE_CODE;
+    tlb_drop_writes(machine, page << 12);
+}
+
+static void leave_page(Machine *machine, Block *block, u32 page) {
+    Block **at = &machine->page_blocks[page];
+    while (*at != block) at = on_page(*at, page);
+    *at = *on_page(block, page);
+    memset(machine->code_map[page], 0, sizeof machine->code_map[page]);
+    for (Block *b = machine->page_blocks[page]; b; b = *on_page(b, page))
+        mark_granules(machine, b, page);
+    if (machine->page_blocks[page] == NULL) machine->page_flags[page] &= (u8)~PAGE_CODE;
+}
+
+static void drop(Machine *machine, Block *block) {
+    Block **at = &machine->hash[hash_of(block->machine, block->eip, block->mode)];
+    while (*at != block) at = &(*at)->next_hash;
+    *at = block->next_hash;
+    leave_page(machine, block, block->machine >> 12);
+    if (block->machine2 != NO_PAGE) leave_page(machine, block, block->machine2 >> 12);
+    chain_disconnect(block);
+    block->mode = MODE_DEAD;
+    machine->stats.blocks_dropped++;
+}
+
+static bool touches_code(const Machine *machine, u32 page, u32 from, u32 to) {
+    for (u32 g = from / GRANULE; g <= (to - 1) / GRANULE; g++)
+        if (machine->code_map[page][g / 8] & 1 << g % 8) return true;
+    return false;
+}
+
+void block_store(Machine *machine, u32 address, u32 size) {
+    while (size > 0) {
+        u32 page = address >> 12, from = address & PAGE_MASK;
+        u32 step = PAGE_SIZE - from < size ? PAGE_SIZE - from : size, to = from + step;
+        if (page < machine->pages && touches_code(machine, page, from, to)) {
+            Block *next;
+            for (Block *block = machine->page_blocks[page]; block; block = next) {
+                u32 first, last;
+                next = *on_page(block, page);
+                bytes_on_page(block, page, &first, &last);
+                if (first < to && from < last) drop(machine, block);
+            }
+            machine->stats.invalidating_stores++;
+        }
+        address += step;
+        size -= step;
+    }
+}
+
+void block_flush(Machine *machine) {
+    for (u32 i = 0; i < BLOCK_HASH; i++) {
+        for (Block *block = machine->hash[i]; block; block = block->next_hash) {
+            u32 pages[2] = {block->machine >> 12, block->machine2 >> 12};
+            for (u32 n = 0; n < (block->machine2 == NO_PAGE ? 1u : 2u); n++) {
+                machine->page_blocks[pages[n]] = NULL;
+                machine->page_flags[pages[n]] &= (u8)~PAGE_CODE;
+                memset(machine->code_map[pages[n]], 0, sizeof machine->code_map[0]);
+            }
+            block->mode = MODE_DEAD;
+        }
+        machine->hash[i] = NULL;
+    }
+    for (Cpu *cpu = machine->cpus; cpu; cpu = cpu->next)
+        memset(cpu->jump_cache, 0, sizeof cpu->jump_cache);
+    machine->arena_used = 0;
+    machine->stats.cache_flushes++;
+}
+
+/* -- Decoding a block ------------------------------------------------------------------------- */
+
+/* Machine address of a code byte; raises #PF. */
+static u32 fetch_translate(Cpu *cpu, u32 linear) {
+    u32 user = cpu->state.cpl == 3, i = (linear >> 12) & (TLB_SIZE - 1);
+    if (likely(cpu->tlbs[user][i].read_tag == tlb_tag(cpu, linear)))
+        return cpu->tlb_machine[user][i] | (linear & PAGE_MASK);
+    return translate(cpu, linear, ACCESS_FETCH | (user ? ACCESS_USER : 0));
+}
+
+/* Bytes that may be decoded at state.eip: in `bytes`, up to the end of the page, of the segment,
+   or LOOKAHEAD past the page for the first instruction. */
+typedef struct {
+    const u8 *code;
+    u32 size;    /* within the first page */
+    u32 machine; /* of the first byte */
+    u64 limit;   /* bytes before the CS limit ends */
+    u8 outside[PAGE_SIZE]; /* what reads as code where there is no memory */
+} Window;
+
+static void open_window(Cpu *cpu, Window *window) {
+    u32 linear = cpu->state.seg[SEG_CS].base + cpu->state.eip;
+    window->limit = cpu->state.eip > cpu->state.seg[SEG_CS].limit
+                        ? 0
+                        : (u64)cpu->state.seg[SEG_CS].limit - cpu->state.eip + 1;
+    if (window->limit == 0) raise_error(cpu, VECTOR_GP, 0);
+    window->machine = fetch_translate(cpu, linear);
+    window->size = PAGE_SIZE - (window->machine & PAGE_MASK);
+    window->code = machine_pointer(cpu->machine, window->machine);
+    if (window->code == NULL) {
+        memset(window->outside, 0xFF, sizeof window->outside);
+        window->code = window->outside;
+    }
+    if (window->size > window->limit) window->size = (u32)window->limit;
+}
+
+/* Decode the first instruction where it crosses into the next page; raises its faults. */
+static u32 decode_across(Cpu *cpu, const Window *window, Insn *in, u32 *machine2) {
+    u8 code[2 * LOOKAHEAD];
+    u32 eip = cpu->state.eip, size = window->size;
+    int result;
+    if (window->size >= window->limit) raise_error(cpu, VECTOR_GP, 0);
+    *machine2 = fetch_translate(cpu, cpu->state.seg[SEG_CS].base + eip + size);
+    memcpy(code, window->code, size);
+    for (u32 i = 0; i < LOOKAHEAD && size + i < window->limit; i++) {
+        const u8 *at = machine_pointer(cpu->machine, *machine2 + i);
+        code[window->size + i] = at ? *at : 0xFF;
+        size = window->size + i + 1;
+    }
+    result = decode(code, size, eip, cpu->mode, cpu->state.cr0, in);
+    if (result < 0) raise_error(cpu, VECTOR_GP, 0);
+    if (result == VECTOR_GP) raise_error(cpu, VECTOR_GP, 0);
+    if (result > 0) raise_fault(cpu, (u32)result);
+    return in->length;
+}
+
+static bool is_breakpoint(const Cpu *cpu, u32 linear) {
+    for (u32 i = 0; i < cpu->breakpoint_count; i++)
+        if (cpu->breakpoints[i] == linear) return true;
+    return false;
+}
+
+static bool is_guarded(const Cpu *cpu, u32 row) {
+    const Intercepts *intercepts = &cpu->state.intercepts;
+    return (intercepts->rows[row / 8] | intercepts->gp_rows[row / 8]) & 1 << row % 8;
+}
+
+/* Append an instruction, and before it what must be checked each time it is reached. */
+static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
+    Insn marker = {.row = in.row, .tick = block->ticks, .offset = block->length,
+                   .length = in.length};
+    u32 linear = cpu->state.seg[SEG_CS].base + block->eip + block->length;
+    in.tick = block->ticks;
+    in.offset = block->length;
+    if (cpu->breakpoint_count && is_breakpoint(cpu, linear)) {
+        marker.op = OP_BREAK;
+        block->insns[(*slot)++] = marker;
+    }
+    if (is_guarded(cpu, in.row)) {
+        marker.op = OP_GUARD;
+        block->insns[(*slot)++] = marker;
+    }
+    block->insns[(*slot)++] = in;
+    block->length = (u16)(block->length + in.length);
+    block->cycles += row_facts[in.row].cycles;
+    block->ticks++;
+    block->count++;
+}
+
+/* Instructions from the window into the block; returns the number of slots used. */
+static u32 decode_run(Cpu *cpu, const Window *window, Block *block) {
+    u32 most = cpu->mode & MODE_STEP ? 1 : BLOCK_INSNS, slot = 0;
+    Insn in;
+    do {
+        u32 at = block->length;
+        int result = decode(window->code + at, window->size - at, block->eip + at, cpu->mode,
+                            cpu->state.cr0, &in);
+        if (result != 0 && block->count > 0) break;
+        if (result == VECTOR_GP) raise_error(cpu, VECTOR_GP, 0);
+        if (result > 0) raise_fault(cpu, (u32)result);
+        if (result < 0) {
+            decode_across(cpu, window, &in, &block->machine2);
+            append(cpu, block, in, &slot);
+            break;
+        }
+        append(cpu, block, in, &slot);
+    } while (!(in.flags & INSN_ENDS) && block->count < most && block->length < window->size);
+    return slot;
+}
+
+/* Where flags that one instruction writes are written again before anything reads them, or can
+   fault or exit and so show them, take the op that does not write them. */
+static void remove_dead_flags(Block *block, u32 slots) {
+    u32 wanted = FLAG_ARITHMETIC;
+    for (u32 i = slots; i-- > 0;) {
+        Insn *in = &block->insns[i];
+        if (in->op <= OP_BREAK) {
+            wanted = FLAG_ARITHMETIC;
+            continue;
+        }
+        const RowFacts *facts = &row_facts[in->row];
+        u32 written = facts->flags_written & FLAG_ARITHMETIC;
+        bool silent = facts->pure == PURE || (facts->pure == PURE_REGISTER && in->form == FORM_REG);
+        if (written && !(written & wanted))
+            in->op = row_ops[in->row][in->flags & INSN_OPERAND16 ? 1 : 0][in->form][1];
+        wanted = silent ? (wanted & ~written) | (facts->flags_read & FLAG_ARITHMETIC)
+                        : FLAG_ARITHMETIC;
+    }
+}
+
+/* Where control goes from the end of the block, if that is known now. */
+static void set_links(Block *block, const Insn *last) {
+    u32 after = block->eip + block->length;
+    block->out[0] = (Link){.eip = last->op == OP_END ? after : last->immediate};
+    block->out[1] = (Link){.eip = after};
+    for (u32 i = 0; i < 2; i++)
+        block->out[i].same_page = PAGE_OF(block->out[i].eip) == PAGE_OF(block->eip);
+}
+
+static Block *allocate(Machine *machine) {
+    size_t most = sizeof(Block) + (3 * BLOCK_INSNS + 1) * sizeof(Insn);
+    if (machine->arena_used + most > ARENA_BYTES) block_flush(machine);
+    return (Block *)(machine->arena + machine->arena_used);
+}
+
+static Block *build(Cpu *cpu, const Window *window) {
+    Machine *machine = cpu->machine;
+    Block *block = allocate(machine);
+    const Insn *last;
+    u32 slots;
+    *block = (Block){.machine = window->machine, .eip = cpu->state.eip, .mode = cpu->mode,
+                     .machine2 = NO_PAGE};
+    slots = decode_run(cpu, window, block);
+    block->machine2 = block->machine2 == NO_PAGE ? NO_PAGE : PAGE_OF(block->machine2);
+    remove_dead_flags(block, slots);
+    last = &block->insns[slots - 1];
+    if (!(last->flags & INSN_ENDS) || last->flags & (INSN_REP | INSN_REPNE))
+        block->insns[slots++] = (Insn){.op = last->flags & INSN_ENDS ? OP_REPEAT : OP_END,
+                                       .tick = block->ticks,
+                                       .offset = block->length};
+    set_links(block, &block->insns[slots - 1]);
+    machine->arena_used += (sizeof(Block) + slots * sizeof(Insn) + 15) & ~(size_t)15;
+    machine->stats.blocks_decoded++;
+    return block;
+}
+
+/* Put a new block where it can be found and where stores to its bytes find it. */
+static void publish(Machine *machine, Block *block) {
+    Block **head = &machine->hash[hash_of(block->machine, block->eip, block->mode)];
+    block->next_hash = *head;
+    *head = block;
+    enter_page(machine, block, block->machine >> 12);
+    if (block->machine2 != NO_PAGE) enter_page(machine, block, block->machine2 >> 12);
+}
+
+/* Code where there is no memory is decoded each time: nothing would drop it. */
+static bool cacheable(const Machine *machine, const Block *block) {
+    return block->machine >> 12 < machine->pages &&
+           (block->machine2 == NO_PAGE || block->machine2 >> 12 < machine->pages);
+}
+
+static bool still_valid(Cpu *cpu, const Block *block) {
+    u32 linear = cpu->state.seg[SEG_CS].base + block->eip;
+    if (block->mode & MODE_LIMITED &&
+        (u64)block->eip + block->length - 1 > cpu->state.seg[SEG_CS].limit)
+        return false;
+    if (block->machine2 == NO_PAGE) return true;
+    return PAGE_OF(fetch_translate(cpu, linear + block->length - 1)) == block->machine2;
+}
+
+static void trace_block(Cpu *cpu, const Block *block) {
+    TraceRecord record = {.tick = (u64)(cpu->limit - cpu->left), .kind = TRACE_BLOCK,
+                          .eip = block->eip, .address = block->machine, .length = block->length,
+                          .count = block->count};
+    trace_push(cpu, &record);
+}
+
+Block *block_lookup(Cpu *cpu) {
+    Machine *machine = cpu->machine;
+    u32 eip = cpu->state.eip;
+    u32 address;
+    Window window;
+    Block *block;
+    assert(cpu->block == NULL);
+    machine->stats.lookups++;
+    if (unlikely(eip > cpu->state.seg[SEG_CS].limit)) raise_error(cpu, VECTOR_GP, 0);
+    address = fetch_translate(cpu, cpu->state.seg[SEG_CS].base + eip);
+    block = machine->hash[hash_of(address, eip, cpu->mode)];
+    for (; block; block = block->next_hash)
+        if (block->machine == address && block->eip == eip && block->mode == cpu->mode &&
+            still_valid(cpu, block))
+            break;
+    if (block == NULL) {
+        open_window(cpu, &window);
+        block = build(cpu, &window);
+        block->transient = !cacheable(machine, block);
+        if (!block->transient) publish(machine, block);
+        if (cpu->state.trace & TRACE_BLOCK) trace_block(cpu, block);
+    }
+    if (chainable(block)) *jump_slot(cpu, eip) = block;
+    return block;
+}

@@ -1,0 +1,133 @@
+/*
+ * execute.c - the dispatch loop.
+ *
+ * execute runs blocks from state.eip until something needs the outer loop (run.c): ticks run out,
+ * a stop is due, or an instruction leaves by longjmp. Dispatch is threaded: each case ends in a jump
+ * through `labels` to the next instruction's case. Hot cases are generated around the instruction
+ * bodies (isa_cases.h); every other instruction is a call through cold_ops (cold.c). `in` and `block`
+ * are all the loop keeps; registers live in CpuState.
+ *
+ * What the loop adds to the bodies: a block's ticks and cycles are charged when it is entered (run.c
+ * gives back what a fault leaves undone), and blocks are left by one of four ways: `taken` and
+ * `not_taken` along the block's links, `indirect` by state.eip, `dispatch` after an instruction that
+ * may have changed more than EIP. Read run.c next.
+ */
+#include "chain.h"
+#include "cold.h"
+#include "isa_ops.h"
+#include "ops_arith.h"
+#include "ops_control.h"
+#include "ops_data.h"
+#include "ops_logic.h"
+
+/* Whether the outer loop has to look at the CPU before the next block. */
+INLINE bool needs_attention(const Cpu *cpu) {
+    return (cpu->mode & MODE_STEP) | cpu->state.interrupt_shadow |
+           (cpu->state.interrupt_line && cpu->state.eflags & FLAG_IF) | cpu->stop_pending |
+           (cpu->trace_count > TRACE_RING / 2);
+}
+
+/* Look the link's target up and chain it, unless the outer loop is wanted: then NULL. */
+static NOINLINE Block *follow_slowly(Cpu *cpu, Link *link) {
+    u64 flushes = cpu->machine->stats.cache_flushes;
+    bool alive = cpu->block->mode != MODE_DEAD && chainable(cpu->block);
+    Block *target;
+    if (unlikely(cpu->mode & MODE_LIMITED)) check_target(cpu, cpu->current, link->eip);
+    cpu->state.eip = link->eip;
+    cpu->block = NULL;
+    cpu->current = NULL;
+    if (needs_attention(cpu)) return NULL;
+    target = block_lookup(cpu);
+    if (alive && flushes == cpu->machine->stats.cache_flushes)
+        chain_connect(cpu->machine, link, target);
+    return target;
+}
+
+/* The block at state.eip, unless the outer loop is wanted: then NULL. */
+static NOINLINE Block *look_up(Cpu *cpu) {
+    cpu->block = NULL;
+    cpu->current = NULL;
+    if (needs_attention(cpu)) return NULL;
+    return block_lookup(cpu);
+}
+
+/* Go to the next instruction's case; run.c stops the machine by overwriting its op. */
+#define NEXT                \
+    do {                    \
+        in++;               \
+        goto *labels[in->op]; \
+    } while (0)
+
+void execute(Cpu *cpu) {
+    /* Indexed by op id: our own ops, the hot cases, and two labels for all that is cold. */
+    static const void *const labels[OP_COUNT] = {
+        &&special_end, &&indirect, &&special_stop, &&special_guard, &&special_break,
+#include "isa_labels.h"
+        , [OP_FIRST_COLD ... OP_FIRST_COLD_END - 1] = &&cold,
+        [OP_FIRST_COLD_END ... OP_COUNT - 1] = &&cold_end
+    };
+    const Insn *in;
+    Link *link;
+    Block *block;
+
+    block = block_lookup(cpu);
+enter:
+    cpu->left -= block->ticks;
+    if (unlikely(cpu->left < 0)) goto out_of_ticks;
+    cpu->state.cycle += block->cycles;
+    cpu->block = block;
+    in = block->insns;
+    goto *labels[in->op];
+
+taken:
+    link = &cpu->block->out[0];
+    goto follow;
+not_taken:
+    link = &cpu->block->out[1];
+follow:
+    block = chain_follow(cpu, link);
+    if (likely(block != NULL)) goto enter;
+    cpu->current = in;
+    block = follow_slowly(cpu, link);
+    if (block != NULL) goto enter;
+    return;
+
+indirect:
+    block = chain_indirect(cpu, cpu->state.eip);
+    if (likely(block != NULL)) goto enter;
+dispatch:
+    block = look_up(cpu);
+    if (block != NULL) goto enter;
+    return;
+
+out_of_ticks:
+    cpu->left += block->ticks;
+    cpu->state.eip = block->eip;
+    cpu->block = NULL;
+    cpu->current = NULL;
+    return;
+
+cold:
+    cpu->current = in;
+    cold_ops[in->op - OP_FIRST_COLD](cpu, in);
+    NEXT;
+cold_end:
+    cpu->current = in;
+    cpu->state.eip = cpu->block->eip + in->offset + in->length;
+    cold_ops[in->op - OP_FIRST_COLD](cpu, in);
+    goto dispatch;
+
+special_end:
+    goto taken;
+special_stop:
+    resume_at_stop(cpu);
+    return;
+special_guard:
+    guard(cpu, in);
+    NEXT;
+special_break:
+    report_breakpoint(cpu, in);
+    NEXT;
+
+#include "isa_cases.h"
+}

@@ -1,0 +1,200 @@
+/*
+ * memory.c - accesses that the inlined TLB lookup does not serve.
+ *
+ * They miss the TLB, cross a page, or reach a page with flags: devices, ROM, decoded code, watched
+ * pages, the dirty log. An access that crosses a page is translated whole before its first byte
+ * moves, so it faults as one. A load from a device leaves cpu_run and is answered through the replay
+ * queue: the instruction runs again from its start, and finds there what it has already been told.
+ * A store to a device is posted and the instruction retires; Python performs it before anything else.
+ * Read paging.c next.
+ */
+#include "flags.h"
+#include "operand.h"
+
+static u32 rights(const Cpu *cpu) {
+    return cpu->state.cpl == 3 ? ACCESS_USER : 0;
+}
+
+static bool crosses_page(u32 linear, u32 size) {
+    return (linear & PAGE_MASK) + size > PAGE_SIZE;
+}
+
+u8 *machine_pointer(Machine *machine, u32 address) {
+    u64 offset = machine->page_offset[address >> 12];
+    return offset == ~(u64)0 ? NULL : machine->memory + offset + (address & PAGE_MASK);
+}
+
+/* -- Devices ------------------------------------------------------------------------------- */
+
+static u32 device_load(Cpu *cpu, u32 linear, u32 address, u32 size) {
+    CpuState *state = &cpu->state;
+    if (state->replay_next < state->replay_count) return (u32)state->replay[state->replay_next++];
+    cpu->exit.size = size;
+    cpu->exit.count = 1;
+    cpu->exit.linear = linear;
+    cpu->exit.address = address;
+    leave(cpu, EXIT_MMIO_READ);
+}
+
+static void device_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value) {
+    ExitRecord *exit = &cpu->exit;
+    if (cpu->stop_reason != EXIT_MMIO_WRITE) exit->count = 0;
+    if (exit->count < POSTED_MAX)
+        exit->posted[exit->count++] = (PostedWrite){.address = address, .size = size, .value = value};
+    exit->linear = linear;
+    exit->address = address;
+    exit->size = size;
+    exit->value = value;
+    stop_after(cpu, EXIT_MMIO_WRITE);
+}
+
+/* -- Within a page --------------------------------------------------------------------------- */
+
+static u32 page_load(Cpu *cpu, u32 linear, u32 address, u32 size) {
+    const u8 *at;
+    if (unlikely(cpu->machine->page_flags[address >> 12] & PAGE_MMIO))
+        return device_load(cpu, linear, address, size);
+    at = machine_pointer(cpu->machine, address);
+    return at ? host_load(at, size) : size == 4 ? 0xFFFFFFFFu : (1u << size * 8) - 1;
+}
+
+/* A store hit decoded code; leave the running block if it was among it. */
+static void code_store(Cpu *cpu, u32 address, u32 size) {
+    block_store(cpu->machine, address, size);
+    if (cpu->block != NULL && cpu->block->mode == MODE_DEAD) stop_after(cpu, 0);
+}
+
+static void page_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value) {
+    Machine *machine = cpu->machine;
+    u8 *flags = &machine->page_flags[address >> 12];
+    u8 *at = machine_pointer(machine, address);
+    if (*flags & PAGE_MMIO) {
+        device_store(cpu, linear, address, size, value);
+        return;
+    }
+    if (at == NULL || *flags & PAGE_ROM) return;
+    host_store(at, size, value);
+    if (likely(!*flags)) return;
+    if (*flags & PAGE_CODE) code_store(cpu, address, size);
+    if (*flags & PAGE_DIRTY_LOG) {
+        machine->dirty[address >> 12] = 1;
+        *flags &= (u8)~PAGE_DIRTY_LOG;
+    }
+    if (*flags & PAGE_WATCHED) {
+        cpu->exit.linear = linear;
+        cpu->exit.address = address;
+        cpu->exit.size = size;
+        cpu->exit.value = value;
+        cpu->exit.count = 1;
+        stop_after(cpu, EXIT_WATCH);
+    }
+}
+
+/* -- Any access -------------------------------------------------------------------------------- */
+
+/* Translate both pages of an access that crosses, before either is touched. */
+static void translate_across(Cpu *cpu, u32 linear, u32 size, u32 access, u32 machine[2]) {
+    machine[0] = translate(cpu, linear, access);
+    machine[1] = translate(cpu, PAGE_OF(linear + size - 1), access);
+}
+
+static u32 load_with(Cpu *cpu, u32 linear, u32 size, u32 access) {
+    u32 machine[2], value = 0, first;
+    if (unlikely(cpu->state.dr[7] & 0xFF)) debug_note_access(cpu, linear, size, access & ACCESS_WRITE);
+    if (likely(!crosses_page(linear, size)))
+        return page_load(cpu, linear, translate(cpu, linear, access), size);
+    translate_across(cpu, linear, size, access, machine);
+    first = PAGE_SIZE - (linear & PAGE_MASK);
+    for (u32 i = 0; i < size; i++) {
+        u32 address = i < first ? machine[0] + i : machine[1] + i - first;
+        value |= page_load(cpu, linear + i, address, 1) << i * 8;
+    }
+    return value;
+}
+
+static void store_with(Cpu *cpu, u32 linear, u32 size, u32 value, u32 access) {
+    u32 machine[2], first;
+    access |= ACCESS_WRITE;
+    if (unlikely(cpu->state.dr[7] & 0xFF)) debug_note_access(cpu, linear, size, true);
+    if (likely(!crosses_page(linear, size))) {
+        page_store(cpu, linear, translate(cpu, linear, access), size, value);
+        return;
+    }
+    translate_across(cpu, linear, size, access, machine);
+    first = PAGE_SIZE - (linear & PAGE_MASK);
+    for (u32 i = 0; i < size; i++) {
+        u32 address = i < first ? machine[0] + i : machine[1] + i - first;
+        page_store(cpu, linear + i, address, 1, value >> i * 8 & 0xFF);
+    }
+}
+
+NOINLINE u32 load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
+    cpu->current = in;
+    return load_with(cpu, linear, size, rights(cpu));
+}
+
+NOINLINE u32 load_update_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
+    cpu->current = in;
+    return load_with(cpu, linear, size, rights(cpu) | ACCESS_WRITE);
+}
+
+NOINLINE void store_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
+    cpu->current = in;
+    store_with(cpu, linear, size, value, rights(cpu));
+}
+
+u32 load_system(Cpu *cpu, u32 linear, u32 size) {
+    const TlbEntry *entry = &cpu->tlbs[0][(linear >> 12) & (TLB_SIZE - 1)];
+    if (likely(entry->read_tag == tlb_tag(cpu, linear + size - 1)))
+        return host_load((const u8 *)(entry->host + linear), size);
+    return load_with(cpu, linear, size, 0);
+}
+
+void store_system(Cpu *cpu, u32 linear, u32 size, u32 value) {
+    store_as(cpu, linear, size, value, false);
+}
+
+void store_as(Cpu *cpu, u32 linear, u32 size, u32 value, bool user) {
+    const TlbEntry *entry = &cpu->tlbs[user][(linear >> 12) & (TLB_SIZE - 1)];
+    if (likely(entry->write_tag == tlb_tag(cpu, linear + size - 1)))
+        host_store((u8 *)(entry->host + linear), size, value);
+    else
+        store_with(cpu, linear, size, value, user ? ACCESS_USER : 0);
+}
+
+void probe_store(Cpu *cpu, u32 linear, u32 size, bool user) {
+    u32 access = ACCESS_WRITE | (user ? ACCESS_USER : 0);
+    const TlbEntry *entry = &cpu->tlbs[user][(linear >> 12) & (TLB_SIZE - 1)];
+    if (likely(entry->write_tag == tlb_tag(cpu, linear + size - 1))) return;
+    translate(cpu, linear, access);
+    if (crosses_page(linear, size)) translate(cpu, PAGE_OF(linear + size - 1), access);
+}
+
+u8 *bulk_pointer(Cpu *cpu, u32 linear, bool write) {
+    TlbEntry *entry = tlb_entry(cpu, linear);
+    u32 tag = tlb_tag(cpu, linear);
+    if ((write ? entry->write_tag : entry->read_tag) != tag) {
+        translate(cpu, linear, rights(cpu) | (write ? ACCESS_WRITE : 0));
+        if ((write ? entry->write_tag : entry->read_tag) != tag) return NULL;
+    }
+    return (u8 *)(entry->host + linear);
+}
+
+/* -- The processor's own accesses to machine addresses ------------------------------------------ */
+
+u32 machine_load32(Machine *machine, u32 address) {
+    const u8 *at = machine_pointer(machine, address);
+    return at ? host_load(at, 4) : 0xFFFFFFFFu;
+}
+
+void machine_store32(Machine *machine, u32 address, u32 value) {
+    u8 bytes[4];
+    host_store(bytes, 4, value);
+    machine_write(machine, address, bytes, 4);
+}
+
+/* -- Segmented accesses --------------------------------------------------------------------------- */
+
+u32 stack_linear(Cpu *cpu, u32 pointer, u32 size, bool write) {
+    return segment_linear(cpu, SEG_SS, pointer & stack_mask(cpu), size, write);
+}

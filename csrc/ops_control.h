@@ -1,0 +1,83 @@
+/*
+ * ops_control.h - bodies of near control transfer.
+ *
+ * A direct jump's body says whether it is taken; the executor knows where it leads. An indirect one
+ * sets state.eip. A target beyond the limit of CS is #GP(0) at the jump, before it has any effect.
+ * What every instruction body may ask of the outer loop is declared in cpu.h (run.c).
+ */
+#ifndef SEVENTEEN_OPS_CONTROL_H
+#define SEVENTEEN_OPS_CONTROL_H
+
+#include "ops_data.h"
+
+BODY void check_target(Cpu *cpu, const Insn *in, u32 eip) {
+    if (likely(!(cpu->mode & MODE_LIMITED))) return;
+    cpu->current = in;
+    if (eip > cpu->state.seg[SEG_CS].limit) raise_error(cpu, VECTOR_GP, 0);
+}
+
+BODY bool op_jcc(CONTEXT, unsigned cc) {
+    return condition(cpu, cc);
+}
+
+BODY bool op_jmp(CONTEXT, UNUSED unsigned cc) {
+    return true;
+}
+
+BODY bool op_call(CONTEXT, UNUSED unsigned cc) {
+    check_target(cpu, in, in->immediate);
+    stack_push(cpu, in, s.bits, in->immediate2);
+    return true;
+}
+
+/* ECX, or CX with a 16-bit address size, less one; the target is checked first. */
+BODY u32 count_down(Cpu *cpu, const Insn *in) {
+    u32 bits = in->flags & INSN_ADDR16 ? 16 : 32;
+    u32 count = (get_gpr(cpu, ECX, bits) - 1) & size_mask(bits);
+    if (count != 0) check_target(cpu, in, in->immediate);
+    set_gpr(cpu, ECX, bits, count);
+    return count;
+}
+
+BODY bool op_loop(CONTEXT, UNUSED unsigned cc) {
+    return count_down(cpu, in) != 0;
+}
+
+BODY bool op_loopz(CONTEXT, UNUSED unsigned cc) {
+    return count_down(cpu, in) != 0 && flag_zf(cpu);
+}
+
+BODY bool op_loopnz(CONTEXT, UNUSED unsigned cc) {
+    return count_down(cpu, in) != 0 && !flag_zf(cpu);
+}
+
+BODY bool op_jecxz(CONTEXT, UNUSED unsigned cc) {
+    return get_gpr(cpu, ECX, in->flags & INSN_ADDR16 ? 16 : 32) == 0;
+}
+
+BODY void op_jmp_indirect(CONTEXT, u32 target) {
+    check_target(cpu, in, target);
+    cpu->state.eip = target;
+}
+
+BODY void op_call_indirect(CONTEXT, u32 target) {
+    check_target(cpu, in, target);
+    stack_push(cpu, in, s.bits, in->immediate2);
+    cpu->state.eip = target;
+}
+
+/* The immediate, zero in the plain form, is released after the return address. */
+BODY void op_ret(CONTEXT) {
+    u32 target = stack_peek(cpu, in, s.bits, 0);
+    check_target(cpu, in, target);
+    set_stack_pointer(cpu, cpu->state.gpr[ESP] + s.bits / 8 + in->immediate);
+    cpu->state.eip = target;
+}
+
+BODY void op_nop(CONTEXT) {
+}
+
+BODY void op_pause(CONTEXT) {
+}
+
+#endif

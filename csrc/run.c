@@ -1,0 +1,399 @@
+/*
+ * run.c - the outer loop: from cpu_run to an exit.
+ *
+ * cpu_run executes blocks (execute.c) in slices. Whatever an instruction cannot do itself comes back
+ * here: by longjmp when it has not retired (a fault, an exit it waits for), by a stop when it has.
+ * `unwind` then makes the CPU state exact: ticks, cycles and EIP as of the instruction.
+ *
+ * Some instructions run alone, in a block of one (MODE_STEP): the one after STI or MOV SS, each one
+ * while TF or a debug register is set, one that waits for a device's answer, and the last before a
+ * tick limit that falls inside a block. So cpu_run stops at an exact tick, and saving the state at
+ * any exit loses nothing. Read event.c next for how faults are delivered.
+ */
+#include "flags.h"
+#include "isa_ops.h"
+#include "operand.h"
+#include "system.h"
+
+/* Ticks between two looks at cpu_request_exit: a few milliseconds. */
+enum { SLICE = 1 << 20 };
+
+/* -- Leaving an instruction ------------------------------------------------------------------- */
+
+static _Noreturn void raise(Cpu *cpu, u32 vector, u32 has_error, u32 error) {
+    cpu->fault = (Fault){.vector = vector, .error = error, .has_error = has_error};
+    cpu->fault_is_trap = false;
+    cpu->exit.row = cpu->current ? cpu->current->row : 0; /* should the vector be intercepted */
+    cpu->exit.length = cpu->current ? cpu->current->length : 0;
+    longjmp(cpu->escape, ESCAPE_FAULT);
+}
+
+_Noreturn void raise_fault(Cpu *cpu, u32 vector) {
+    raise(cpu, vector, 0, 0);
+}
+
+_Noreturn void raise_error(Cpu *cpu, u32 vector, u32 error) {
+    raise(cpu, vector, 1, error);
+}
+
+_Noreturn void raise_page_fault(Cpu *cpu, u32 linear, u32 error) {
+    cpu->fault_cr2 = linear;
+    raise(cpu, VECTOR_PF, 1, error);
+}
+
+_Noreturn void leave(Cpu *cpu, u32 reason) {
+    cpu->exit.reason = reason;
+    if (cpu->current != NULL) {
+        cpu->exit.row = cpu->current->row;
+        cpu->exit.length = cpu->current->length;
+    }
+    longjmp(cpu->escape, ESCAPE_EXIT);
+}
+
+_Noreturn void leave_unsupported(Cpu *cpu, u32 detail) {
+    cpu->exit.detail = detail;
+    leave(cpu, EXIT_UNSUPPORTED);
+}
+
+/* -- Stopping after an instruction ------------------------------------------------------------ */
+
+/* Within a block its successor's op is overwritten; after a jump the next block finds no ticks. */
+void stop_after(Cpu *cpu, u32 reason) {
+    const Insn *in = cpu->current;
+    if (reason != 0) cpu->stop_reason = reason;
+    if (cpu->block == NULL || in == NULL || cpu->stop != NULL || cpu->stop_pending) return;
+    if (in->flags & INSN_ENDS) {
+        cpu->left -= STOP_BIAS;
+        cpu->stop_pending = true;
+    } else {
+        cpu->stop = &cpu->block->insns[in - cpu->block->insns + 1];
+        cpu->stop_op = cpu->stop->op;
+        cpu->stop->op = OP_STOP;
+    }
+}
+
+/* Undo what stop_after changed. */
+static void settle(Cpu *cpu) {
+    if (cpu->stop != NULL) cpu->stop->op = cpu->stop_op;
+    if (cpu->stop_pending) cpu->left += STOP_BIAS;
+    cpu->stop = NULL;
+    cpu->stop_pending = false;
+}
+
+/* Give back ticks and cycles of the block's instructions from `in` on, and set EIP there. */
+static void give_back(Cpu *cpu, const Insn *in) {
+    const Block *block = cpu->block;
+    cpu->left += block->ticks - in->tick;
+    for (const Insn *i = in; i < block->insns + 3 * BLOCK_INSNS; i++) {
+        if (i->op == OP_END || i->op == OP_REPEAT) break;
+        if (i->op > OP_BREAK) cpu->state.cycle -= row_facts[i->row].cycles;
+        if (i->op > OP_BREAK && i->flags & INSN_ENDS) break;
+    }
+    cpu->state.eip = block->eip + in->offset;
+}
+
+/* Make the state that of the start of the instruction in progress, if there is one. */
+static void unwind(Cpu *cpu) {
+    settle(cpu);
+    if (cpu->block != NULL && cpu->current != NULL) give_back(cpu, cpu->current);
+    cpu->block = NULL;
+    cpu->current = NULL;
+    cpu->state.tick = (u64)(cpu->limit - cpu->left);
+}
+
+void resume_at_stop(Cpu *cpu) {
+    const Insn *in = cpu->stop;
+    settle(cpu);
+    give_back(cpu, in);
+    cpu->block = NULL;
+    cpu->current = NULL;
+}
+
+/* -- What bodies ask ------------------------------------------------------------------------------ */
+
+u32 current_eip(const Cpu *cpu) {
+    return cpu->block ? cpu->block->eip + cpu->current->offset : cpu->state.eip;
+}
+
+u32 next_eip(const Cpu *cpu) {
+    return cpu->block->eip + cpu->current->offset + cpu->current->length;
+}
+
+u64 tick_now(const Cpu *cpu) {
+    i64 left = cpu->left + (cpu->stop_pending ? STOP_BIAS : 0);
+    if (cpu->block != NULL) left += cpu->block->ticks - cpu->current->tick;
+    return (u64)(cpu->limit - left);
+}
+
+i64 ticks_left(const Cpu *cpu) {
+    return cpu->mode & MODE_STEP ? 0 : cpu->left;
+}
+
+void retire_iterations(Cpu *cpu, u32 iterations) {
+    cpu->left -= iterations;
+}
+
+void end_repeat(Cpu *cpu, bool some, bool finished) {
+    if (some) cpu->left++;
+    cpu->state.eip = finished ? next_eip(cpu) : current_eip(cpu);
+}
+
+/* -- Mode ------------------------------------------------------------------------------------------ */
+
+static bool is_flat(const Segment *segment) {
+    u32 wanted = ATTR_PRESENT | ATTR_CODE_OR_DATA | ATTR_WRITABLE;
+    u32 forbidden = ATTR_CODE | ATTR_EXPAND_DOWN | ATTR_UNUSABLE;
+    return segment->base == 0 && segment->limit == 0xFFFFFFFFu &&
+           (segment->attributes & (wanted | forbidden)) == wanted;
+}
+
+static bool checks_alignment(const CpuState *state) {
+    return state->cpl == 3 && state->cr0 & CR0_AM && state->eflags & FLAG_AC;
+}
+
+void refresh_mode(Cpu *cpu) {
+    const CpuState *state = &cpu->state;
+    const Segment *seg = state->seg;
+    u32 mode = 0;
+    if (is_flat(&seg[SEG_DS]) && is_flat(&seg[SEG_ES]) && is_flat(&seg[SEG_SS]) &&
+        seg[SEG_SS].attributes & ATTR_BIG && !checks_alignment(state))
+        mode |= MODE_FLAT;
+    if (seg[SEG_CS].base != 0 || seg[SEG_CS].limit != 0xFFFFFFFFu) mode |= MODE_LIMITED;
+    if (state->eflags & (FLAG_TF | FLAG_RF) || state->dr[7] & 0xFF || cpu->stepping ||
+        state->trace & TRACE_EXEC)
+        mode |= MODE_STEP;
+    cpu->mode = mode;
+    cpu->tlb = cpu->tlbs[state->cpl == 3];
+}
+
+/* Add the ticks since the last change of CPL to the account, if they were at CPL 0. */
+static void account_ring(Cpu *cpu, u64 now) {
+    if (cpu->state.cpl == 0) cpu->state.retired_cpl0 += now - cpu->retired_mark;
+    cpu->retired_mark = now;
+}
+
+void set_cpl(Cpu *cpu, u32 cpl) {
+    account_ring(cpu, (u64)(cpu->limit - cpu->left - (cpu->stop_pending ? STOP_BIAS : 0)));
+    cpu->state.cpl = cpl;
+    refresh_mode(cpu);
+}
+
+/* -- Guards: intercepts and breakpoints ------------------------------------------------------------- */
+
+void guard(Cpu *cpu, const Insn *in) {
+    const Intercepts *intercepts = &cpu->state.intercepts;
+    u32 byte = in->row / 8, bit = 1u << in->row % 8;
+    cpu->current = in;
+    if (intercepts->gp_rows[byte] & bit && cpu->state.cpl > 0) raise_error(cpu, VECTOR_GP, 0);
+    if (intercepts->rows[byte] & bit) leave(cpu, EXIT_INTERCEPT);
+}
+
+void report_breakpoint(Cpu *cpu, const Insn *in) {
+    u32 eip = cpu->block->eip + in->offset;
+    if (cpu->step_over && cpu->step_over_eip == eip) {
+        cpu->step_over = 0;
+        return;
+    }
+    cpu->current = in;
+    cpu->step_over = 1;
+    cpu->step_over_eip = eip;
+    leave(cpu, EXIT_BREAKPOINT);
+}
+
+/* -- The loop ------------------------------------------------------------------------------------------ */
+
+static void begin(Cpu *cpu) {
+    CpuState *state = &cpu->state;
+    state->gpr[8] = 0;
+    flags_set(cpu, state->eflags);
+    if (state->cr0 != cpu->seen_cr0 || state->cr3 != cpu->seen_cr3 || state->cr4 != cpu->seen_cr4)
+        tlb_flush(cpu);
+    cpu->seen_cr0 = state->cr0;
+    cpu->seen_cr3 = state->cr3;
+    cpu->seen_cr4 = state->cr4;
+    cpu->limit = (i64)state->tick;
+    cpu->left = 0;
+    cpu->retired_mark = state->tick;
+    cpu->block = NULL;
+    cpu->current = NULL;
+    cpu->stop_reason = 0;
+    refresh_mode(cpu);
+}
+
+static void finish(Cpu *cpu) {
+    CpuState *state = &cpu->state;
+    state->tick = (u64)(cpu->limit - cpu->left);
+    account_ring(cpu, state->tick);
+    state->eflags = flags_get(cpu);
+    cpu->seen_cr0 = state->cr0;
+    cpu->seen_cr3 = state->cr3;
+    cpu->seen_cr4 = state->cr4;
+    cpu->exit.eip = state->eip;
+}
+
+static bool interruptible(const Cpu *cpu) {
+    const CpuState *state = &cpu->state;
+    return state->interrupt_line && state->eflags & FLAG_IF && !state->interrupt_shadow &&
+           state->replay_count == 0;
+}
+
+static void trace_instruction(Cpu *cpu) {
+    TraceRecord record = {.tick = cpu->state.tick, .kind = TRACE_EXEC, .eip = cpu->state.eip,
+                          .esp = cpu->state.gpr[ESP], .eflags = flags_get(cpu), .count = 1};
+    trace_push(cpu, &record);
+}
+
+static int after_execute(Cpu *cpu) {
+    int reason = (int)cpu->stop_reason;
+    settle(cpu);
+    cpu->state.tick = (u64)(cpu->limit - cpu->left);
+    cpu->stop_reason = 0;
+    if (reason != 0) cpu->exit.reason = (u32)reason;
+    return reason;
+}
+
+/* One instruction alone, and the debug trap it may owe. */
+static int step(Cpu *cpu) {
+    CpuState *state = &cpu->state;
+    u64 events = cpu->machine->stats.events;
+    bool traps = state->eflags & FLAG_TF;
+    int reason;
+    if (state->dr[7] & 0xFF && !(state->eflags & FLAG_RF) && !state->debug_shadow)
+        debug_before_instruction(cpu, state->seg[SEG_CS].base + state->eip);
+    if (state->trace & TRACE_EXEC) trace_instruction(cpu);
+    cpu->held_shadow = state->interrupt_shadow;
+    cpu->held_debug_shadow = state->debug_shadow;
+    cpu->held_resume = state->eflags & FLAG_RF;
+    state->interrupt_shadow = state->debug_shadow = 0;
+    state->eflags &= ~(u32)FLAG_RF;
+    cpu->stepping = true;
+    refresh_mode(cpu);
+    cpu->limit = (i64)state->tick + 1;
+    cpu->left = 1;
+    execute(cpu);
+    reason = after_execute(cpu);
+    cpu->stepping = false;
+    refresh_mode(cpu);
+    state->replay_count = state->replay_next = 0;
+    if (reason != 0) cpu->pending_exit = reason;
+    if (cpu->machine->stats.events != events) traps = false;
+    if ((traps || cpu->debug_hits) && !state->debug_shadow) debug_after_instruction(cpu, traps);
+    cpu->pending_exit = 0;
+    return reason;
+}
+
+static bool must_step(const Cpu *cpu) {
+    return cpu->mode & MODE_STEP || cpu->state.interrupt_shadow || cpu->state.replay_count != 0;
+}
+
+/* Run to the next thing of interest; returns an exit reason, or 0 to go on. */
+static int run_once(Cpu *cpu, u64 until) {
+    CpuState *state = &cpu->state;
+    u64 start = state->tick;
+    int reason;
+    if (cpu->pending_exit) {
+        reason = cpu->pending_exit;
+        cpu->pending_exit = 0;
+        cpu->exit.reason = (u32)reason;
+        return reason;
+    }
+    if (cpu->trace_count > TRACE_RING / 2) return EXIT_TRACE;
+    if (start >= until) return EXIT_DEADLINE;
+    if (interruptible(cpu)) return EXIT_INTERRUPT;
+    if (must_step(cpu)) return step(cpu);
+    cpu->left = until - start < SLICE ? (i64)(until - start) : SLICE;
+    cpu->limit = (i64)start + cpu->left;
+    execute(cpu);
+    reason = after_execute(cpu);
+    if (reason == 0 && state->tick == start && !must_step(cpu) && !interruptible(cpu))
+        return step(cpu);
+    return reason;
+}
+
+/* The instruction left for an exit: what `step` took from the state belongs to it again. */
+static void restore_held(Cpu *cpu) {
+    if (!cpu->stepping) return;
+    cpu->stepping = false;
+    cpu->state.interrupt_shadow = cpu->held_shadow;
+    cpu->state.debug_shadow = cpu->held_debug_shadow;
+    cpu->state.eflags |= cpu->held_resume;
+    refresh_mode(cpu);
+}
+
+/* An unretired instruction: nothing of what it was told by devices is used up. */
+static int escaped(Cpu *cpu, int how) {
+    unwind(cpu);
+    cpu->stop_reason = 0;
+    cpu->state.replay_next = 0;
+    if (how == ESCAPE_EXIT) {
+        cpu->delivering = false;
+        cpu->fault_count = 0;
+        restore_held(cpu);
+        return (int)cpu->exit.reason;
+    }
+    if (cpu->stepping) {
+        cpu->stepping = false;
+        refresh_mode(cpu);
+    }
+    cpu->state.replay_count = 0;
+    cpu->debug_hits = 0;
+    return deliver_fault(cpu);
+}
+
+/* Run until one exit reason; longjmp comes back to the setjmp, as often as need be. */
+static int run_guarded(Cpu *cpu, u64 until) {
+    int how = setjmp(cpu->escape), reason = 0;
+    if (how != 0) reason = escaped(cpu, how);
+    while (reason == 0) {
+        if (cpu->request) {
+            cpu->request = 0;
+            return EXIT_REQUEST;
+        }
+        reason = run_once(cpu, until);
+    }
+    return reason;
+}
+
+int cpu_run(Cpu *cpu, uint64_t until_tick) {
+    int reason;
+    begin(cpu);
+    reason = run_guarded(cpu, until_tick);
+    cpu->exit.reason = (u32)reason;
+    finish(cpu);
+    return reason;
+}
+
+static int inject_guarded(Cpu *cpu, u32 vector, u32 kind, u32 has_error, u32 error) {
+    int how = setjmp(cpu->escape);
+    if (how != 0) return escaped(cpu, how);
+    deliver(cpu, vector, kind, has_error, error);
+    return 0;
+}
+
+int cpu_inject(Cpu *cpu, uint32_t vector, uint32_t kind, uint32_t has_error, uint32_t error) {
+    int reason;
+    begin(cpu);
+    reason = inject_guarded(cpu, vector, kind, has_error, error);
+    if (reason == 0 && cpu->stop_reason) reason = (int)cpu->stop_reason;
+    cpu->exit.reason = (u32)reason;
+    finish(cpu);
+    return reason;
+}
+
+int cpu_interrupt(Cpu *cpu, uint32_t vector) {
+    return cpu_inject(cpu, vector, EVENT_EXTERNAL, 0, 0);
+}
+
+void cpu_complete(Cpu *cpu, uint64_t value) {
+    CpuState *state = &cpu->state;
+    if (state->replay_count < REPLAY_MAX)
+        state->replay[state->replay_count++] = io_answer(cpu, value);
+}
+
+void cpu_complete_bytes(Cpu *cpu, const uint8_t *data, uint32_t size) {
+    io_complete_bytes(cpu, data, size);
+}
+
+void cpu_request_exit(Cpu *cpu) {
+    cpu->request = 1;
+}
