@@ -125,11 +125,11 @@ class Cpu:
     """One CPU of the core. `state` is its C struct: exact, and writable, between two runs."""
 
     def __init__(self, machine: Any) -> None:
-        self._machine = machine  # the CPU must not outlive it
         pointer = lib.cpu_new(machine)
         if pointer == ffi.NULL:
             raise CoreError("not enough memory for a CPU")
-        self.pointer = ffi.gc(pointer, lib.cpu_free)
+        # The destructor holds the machine: the CPU must go first, in whatever order names die.
+        self.pointer = ffi.gc(pointer, lambda cpu, machine=machine: lib.cpu_free(cpu))
         self.state = lib.cpu_state(self.pointer)
         self._exit = lib.cpu_exit(self.pointer)
         self._head = memoryview(ffi.buffer(self._exit, _HEAD.size))
