@@ -41,9 +41,11 @@ Machine *machine_new(uint8_t *memory, uint64_t size) {
     return machine;
 }
 
+/* A garbage collector frees in any order: the last of machine and CPUs takes the tables along. */
 void machine_free(Machine *machine) {
     if (machine == NULL) return;
-    while (machine->cpus != NULL) cpu_free(machine->cpus);
+    machine->released = true;
+    if (machine->cpus != NULL) return;
     free(machine->page_offset);
     free(machine->page_flags);
     free(machine->dirty);
@@ -144,12 +146,15 @@ Cpu *cpu_new(Machine *machine) {
 }
 
 void cpu_free(Cpu *cpu) {
+    Machine *machine;
     Cpu **at;
     if (cpu == NULL) return;
-    for (at = &cpu->machine->cpus; *at != cpu; at = &(*at)->next) continue;
+    machine = cpu->machine;
+    for (at = &machine->cpus; *at != cpu; at = &(*at)->next) continue;
     *at = cpu->next;
     free(cpu->trace);
     free(cpu);
+    if (machine->released) machine_free(machine);
 }
 
 CpuState *cpu_state(Cpu *cpu) {

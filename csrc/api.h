@@ -173,6 +173,7 @@ typedef struct Cpu Cpu;
 /* A machine of `size` bytes of memory at `memory` (kept by the caller, page aligned); NULL if out
    of memory. Machine addresses from 0 map to it; the rest is empty: reads all ones, drops writes. */
 Machine *machine_new(uint8_t *memory, uint64_t size);
+/* Free it; or, while it has CPUs, with the last of them. */
 void machine_free(Machine *machine);
 /* Map a machine page to `offset` in memory, or to none if `offset` is ~0. */
 void machine_map(Machine *machine, uint32_t page, uint64_t offset);

@@ -159,6 +159,7 @@ struct Machine {
     u8 *arena;
     size_t arena_used;
     Cpu *cpus;           /* all that share this machine */
+    bool released;       /* machine_free was called; its CPUs keep it */
     CoreStats stats;
 };
 
