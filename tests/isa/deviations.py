@@ -51,6 +51,13 @@ DEVIATIONS: Final = (
         "then EIP := tempEIP AND 0000FFFFH'); they print the whole sum",
     ),
     Deviation(
+        _oracles("capstone"),
+        lambda i: i.prefixes.address_size and i.row.operands == ("Jz",),
+        "target modulo 2**16",
+        "with 67 capstone sign-extends a near jump's displacement from its low 16 bits where bit "
+        "15 is set; the prefix concerns the addresses of memory operands only",
+    ),
+    Deviation(
         _oracles("capstone objdump"),
         lambda i: (
             i.row.operands in (("Gv", "Ew"), ("Sw", "Ew"))
