@@ -1,4 +1,4 @@
-"""Hypothesis for all tests: the fast tier draws the same examples each time, the deep tier new ones.
+"""Hypothesis for all tests: the fast tier draws the same examples always, the deep tier new ones.
 
 No deadline: a busy machine is no failure. ``make deep`` sets SEVENTEEN_DEEP.
 """
