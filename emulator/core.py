@@ -8,12 +8,14 @@ second list. The core is compared with the instruction table on import. Read mac
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import partial
 from typing import Any, Final
 
 from emulator.errors import CoreError
-from isa import generate
+from isa import fingerprint
 
 REBUILD: Final = "rebuild with pip install -e ."
 
@@ -22,8 +24,7 @@ try:
 except ImportError as error:  # not built, or for another Python
     raise CoreError(f"no compiled core ({error}): {REBUILD}") from error
 
-_built_from = ffi.string(lib.core_fingerprint()).decode()
-if _built_from != generate.fingerprint():
+if not fingerprint.matches(ffi.string(lib.core_fingerprint()).decode()):
     raise CoreError(f"stale core: {REBUILD}")
 
 
@@ -61,7 +62,8 @@ CONTROLS: Final = ("cr0", "cr2", "cr3", "cr4")
 
 #: The head of an exit record, in one read: half a microsecond, where field by field takes two.
 _HEAD: Final = struct.Struct("=16I")
-_HEAD_FIELDS: Final = tuple(name for name, _ in ffi.typeof("ExitRecord").fields[:16])
+#: What a port exit needs of it: port, size, count, value.
+_PORT: Final = struct.Struct("=16xIII8xI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +136,19 @@ class Cpu:
         self._exit = lib.cpu_exit(self.pointer)
         self._head = memoryview(ffi.buffer(self._exit, _HEAD.size))
         self._data = memoryview(ffi.buffer(self._exit.data))
+        # One C call each, with nothing of Python between: these three are every exit's.
+        #: Run until a tick or an earlier exit; returns its reason.
+        self.run: Callable[[int], int] = partial(lib.cpu_run, self.pointer)
+        #: Answer a port or device-memory exit with a value.
+        self.complete: Callable[[int], None] = partial(lib.cpu_complete, self.pointer)
+        #: Port, size, count and value of a port exit.
+        self.port_access: Callable[[], tuple[int, int, int, int]] = partial(
+            _PORT.unpack_from, self._head
+        )
 
     def reset(self) -> None:
         """Put the CPU in the state in which a multiboot loader enters a kernel."""
         lib.cpu_reset(self.pointer)
-
-    def run(self, until_tick: int) -> int:
-        """Run until `until_tick` or an earlier exit; returns its reason."""
-        reason: int = lib.cpu_run(self.pointer, until_tick)
-        return reason
 
     def head(self) -> tuple[int, ...]:
         """The exit record's first sixteen fields, in the order of `ExitRecord`."""
@@ -172,10 +178,6 @@ class Cpu:
             Fault(fault.vector, fault.error if fault.has_error else None, fault.eip)
             for fault in record.faults[0 : record.fault_count]
         ]
-
-    def complete(self, value: int) -> None:
-        """Answer a port or device-memory exit."""
-        lib.cpu_complete(self.pointer, value)
 
     def complete_bytes(self, data: bytes) -> None:
         """Answer a port read of several elements."""

@@ -80,9 +80,9 @@ class Machine:
         )
         self.board.on_interrupt = self._set_interrupt
         self.symbols: Symbolizer = Symbols()
-        self.exits: Counter[int] = Counter()
+        self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
         self.halted = False
-        self._next_poll = 0
+        self._limit = NEVER
         self._stop: Stop | None = None
         self._status: int | None = None
         self._reason = ""
@@ -94,21 +94,24 @@ class Machine:
         if trace:
             self._start_trace(trace, trace_out)
 
-    def _exit_table(self) -> dict[int, Callable[[], None]]:
-        """What serves each exit reason. Reasons that are not here stop the machine."""
-        return {
-            ExitReason.DEADLINE: lambda: None,  # the loop itself runs what is due
+    def _exit_table(self) -> list[Callable[[], None]]:
+        """What serves each exit reason, by its number. The rest stop the machine."""
+        table = [self._unhandled] * (max(ExitReason) + 1)
+        for reason, handler in {
+            ExitReason.DEADLINE: self._nothing,  # the loop itself runs what is due
             ExitReason.HALT: self._halt,
             ExitReason.PORT_READ: self._port_read,
             ExitReason.PORT_WRITE: self._port_write,
             ExitReason.MMIO_READ: self._mmio_read,
             ExitReason.MMIO_WRITE: self._mmio_write,
             ExitReason.INTERRUPT: self._interrupt,
-            ExitReason.TRACE: lambda: None,  # the loop itself drains the ring
+            ExitReason.TRACE: self._nothing,  # the ring is drained after every exit
             ExitReason.SHUTDOWN: self._shutdown,
             ExitReason.UNSUPPORTED: self._unsupported,
-            ExitReason.REQUEST: lambda: self._end(Stop.REQUESTED),
-        }
+            ExitReason.REQUEST: self._requested,
+        }.items():
+            table[reason] = handler
+        return table
 
     # -- loading ----------------------------------------------------------------------------------
 
@@ -144,33 +147,37 @@ class Machine:
 
     def run(self, max_ticks: int | None = None) -> Result:
         """Run until the guest stops, or guest time reaches `max_ticks`; then `run` may go on."""
-        limit = NEVER if max_ticks is None else max_ticks
+        self._limit = NEVER if max_ticks is None else max_ticks
         if self._stop in PAUSES:
             self._stop = None
-        board, clock, exits = self.board, self.board.clock, self.exits
-        handlers, state, run = self._handlers, self.cpu.state, self.cpu.run
+        clock, state, exits, handlers = self.board.clock, self.cpu.state, self.exits, self._handlers
+        run = self.cpu.run if self._tracer is None else self._run_traced
         clock.now = state.tick
+        if self.halted and self._stop is None:
+            self._sleep()
+        slice_end = 0
+        # A port exit costs some two microseconds, most of them here: no detours.
         while self._stop is None:
             if clock.next_tick <= clock.now:
-                board.run_due()
-            if board.source.live and clock.now >= self._next_poll:
-                self._next_poll = clock.now + POLL_TICKS
-                board.poll()
-            if clock.now >= limit:
-                self._end(Stop.OUT_OF_TICKS)
-                break
-            if self.halted and not self._wake(limit):
+                self.board.run_due()
+            if clock.now >= slice_end:
+                slice_end = self._begin_slice()
                 continue
-            step = POLL_TICKS if board.source.live else SLICE_TICKS
-            reason = run(min(clock.next_tick, limit, clock.now + step))
+            due = clock.next_tick
+            reason = run(due if due < slice_end else slice_end)
             clock.now = state.tick
             exits[reason] += 1
-            handlers.get(reason, self._unhandled)()
-            if self._tracer is not None:
-                self._drain_trace()
-            if board.status is not None:
-                self._power_off()
+            handlers[reason]()
         return self._result()
+
+    def _begin_slice(self) -> int:
+        """The tick until which nothing but exits and wake-ups needs a thought."""
+        now, live = self.board.clock.now, self.board.source.live
+        if live:
+            self.board.poll()
+        if now >= self._limit:
+            self._end(Stop.OUT_OF_TICKS)
+        return min(self._limit, now + (POLL_TICKS if live else SLICE_TICKS))
 
     def _end(self, stop: Stop, reason: str = "", details: tuple[str, ...] = ()) -> None:
         self._stop, self._reason, self._details = stop, reason or stop.words, details
@@ -186,7 +193,7 @@ class Machine:
             registers=self.cpu.registers,
             ticks=state.tick,
             cycles=state.cycle,
-            exits=Counter({ExitReason(r).name.lower(): n for r, n in self.exits.items()}),
+            exits=Counter({r.name.lower(): self.exits[r] for r in ExitReason if self.exits[r]}),
             output=bytes(self._output),
             faults=tuple(self.cpu.faults) if self._stop is Stop.TRIPLE_FAULT else (),
         )
@@ -194,7 +201,7 @@ class Machine:
     # -- exits ------------------------------------------------------------------------------------
 
     def _port_read(self) -> None:
-        _, _, _, _, port, size, count, *_ = self.cpu.head()
+        port, size, count, _ = self.cpu.port_access()
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
@@ -203,7 +210,7 @@ class Machine:
         self.cpu.complete_bytes(b"".join(elements))
 
     def _port_write(self) -> None:
-        _, _, _, _, port, size, count, _, _, value, *_ = self.cpu.head()
+        port, size, count, value = self.cpu.port_access()
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
@@ -212,6 +219,8 @@ class Machine:
                 element = int.from_bytes(data[at : at + size], "little")
                 self.board.bus.port_write(port, size, element)
         self.cpu.complete(0)
+        if self.board.status is not None:
+            self._power_off()
 
     def _mmio_read(self) -> None:
         record = self.cpu.exit
@@ -223,12 +232,9 @@ class Machine:
 
     def _interrupt(self) -> None:
         again = self.cpu.interrupt(self.board.pic.acknowledge())
-        if again:
+        if again:  # its delivery failed
             self.exits[again] += 1
-            self._handlers.get(again, self._unhandled)()
-
-    def _halt(self) -> None:
-        self.halted = True
+            self._handlers[again]()
 
     def _shutdown(self) -> None:
         self._end(Stop.TRIPLE_FAULT, *diagnostics.triple_fault(self.cpu, self.symbols))
@@ -239,6 +245,12 @@ class Machine:
     def _unhandled(self) -> None:
         self._end(Stop.UNHANDLED, *diagnostics.unhandled(self.cpu, self.symbols))
 
+    def _requested(self) -> None:
+        self._end(Stop.REQUESTED)
+
+    def _nothing(self) -> None:
+        pass
+
     def _power_off(self) -> None:
         """The instruction that did it still retires, so that the end is between instructions."""
         self._status = self.board.status
@@ -248,20 +260,28 @@ class Machine:
 
     # -- halting ----------------------------------------------------------------------------------
 
-    def _wake(self, limit: int) -> bool:
-        """Let a halted CPU's time pass; True once an interrupt has come for it."""
+    def _halt(self) -> None:
+        self.halted = True
+        self._sleep()
+
+    def _sleep(self) -> None:
+        """Let a halted CPU's time pass until an interrupt comes for it, or the machine stops."""
         board, clock = self.board, self.board.clock
         if not self.cpu.state.eflags & EFLAGS_IF:
             self._end(Stop.HALTED)
-            return False
-        if board.interrupt:
-            self.halted = False
-            return True
-        if not board.pic.can_interrupt() or (clock.next_tick == NEVER and not board.source.live):
-            self._end(Stop.IDLE)
-            return False
-        self._pass_time(min(clock.next_tick, limit))
-        return False
+            return
+        while not board.interrupt:
+            if clock.now >= self._limit:
+                self._end(Stop.OUT_OF_TICKS)
+                return
+            if not board.pic.can_interrupt() or (
+                clock.next_tick == NEVER and not board.source.live
+            ):
+                self._end(Stop.IDLE)
+                return
+            self._pass_time(min(clock.next_tick, self._limit))
+            board.run_due()
+        self.halted = False
 
     def _pass_time(self, until: int) -> None:
         """Jump to a tick; with live input no faster than the wall clock, or until input comes."""
@@ -290,9 +310,11 @@ class Machine:
         self.cpu.state.trace = parse_kinds(kinds)
         self._tracer = Tracer(out, self.memory.read, self.symbols)
 
-    def _drain_trace(self) -> None:
+    def _run_traced(self, until_tick: int) -> int:
+        reason = self.cpu.run(until_tick)
         while records := self.cpu.take_trace():
             self._tracer.render(records)
+        return reason
 
     # -- snapshots --------------------------------------------------------------------------------
 
