@@ -2,20 +2,22 @@
 
 One module a header: `rows.py` (what each row is), `decode.py` (opcode bytes to rows), `execute.py`
 (cases and functions around the instruction bodies), `costs.py` (cycles), `exceptions.py` (classes
-of exceptions). setup.py writes them into the build directory; they are never checked in. `fingerprint` ties a built core to its table.
+of exceptions). setup.py writes them into the build directory; they are never checked in.
+`isa/fingerprint.py` ties a built core to its table.
 """
 
 from __future__ import annotations
 
 import hashlib
 
+from isa.fingerprint import fingerprint as full_fingerprint
 from isa.generate import costs, decode, exceptions, execute, rows
 
 
 def headers() -> dict[str, str]:
     """File name -> text of every generated header."""
     return {
-        "isa_rows.h": rows.render(fingerprint()),
+        "isa_rows.h": rows.render(full_fingerprint()),
         "isa_decode.h": decode.render(),
         "isa_ops.h": execute.render_ops(),
         "isa_labels.h": execute.render_labels(),

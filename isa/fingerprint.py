@@ -1,0 +1,48 @@
+"""Ties a built core to the table that it was built from, without reading the table at every start.
+
+A fingerprint has two halves: a digest of the headers rendered from the table, and one of the source
+files that they are rendered from. If the files are the same, so are the headers, and that is quick
+to see; if they differ, perhaps in a comment, the headers decide. `isa/generate/` renders them,
+`emulator/core.py` compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).resolve().parent
+#: The modules of this package that the headers are made of (a test holds this list).
+MODULES: Final = (
+    *("__init__", "errors", "row", "operands", "registers", "table", "exceptions", "cost"),
+    "fingerprint",
+)
+
+
+def digest(text: bytes) -> str:
+    """A short name for a text."""
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def of_sources() -> str:
+    """The digest of the source files."""
+    paths = [HERE / f"{name}.py" for name in MODULES] + sorted((HERE / "generate").glob("*.py"))
+    return digest(b"\0".join(path.read_bytes() for path in paths))
+
+
+def fingerprint() -> str:
+    """Both halves, for a core that is being built."""
+    from isa import generate
+
+    return f"{generate.fingerprint()}-{of_sources()}"
+
+
+def matches(built: str) -> bool:
+    """Whether a core with this fingerprint was built from the table as it is now."""
+    headers, _, sources = built.partition("-")
+    if sources == of_sources():
+        return True
+    from isa import generate
+
+    return headers == generate.fingerprint()
