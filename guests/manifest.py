@@ -19,8 +19,8 @@ FOLDER: Final = Path(__file__).resolve().parent
 #: The include directory of the guest library (``%include "guest.inc"``).
 LIB: Final = FOLDER / "lib"
 
-#: Enough guest ticks for any guest that does not wait for time.
-TICKS: Final = 20_000_000
+#: Enough guest ticks for any guest that does not wait for time: three times what the longest takes.
+TICKS: Final = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ GUESTS: Final[tuple[Guest, ...]] = (
     Guest("paging", "paging.asm", "a tour of the memory management unit", paging=True),
     Guest("alias", "alias.asm", "code changed through another mapping", paging=True),
     Guest("rings", "rings.asm", "a program in ring 3, its system calls and faults", rings=(0, 3)),
-    Guest("clock", "clock.asm", "time, told by interrupts", ticks=100_000_000, interrupts=True),
+    Guest("clock", "clock.asm", "time, told by interrupts", ticks=60_000_000, interrupts=True),
     Guest(
         "os",
         "os/os.asm",
         "a small operating system with a shell",
-        ticks=200_000_000,
+        ticks=50_000_000,
         status=5,
         rings=(0, 3),
         paging=True,

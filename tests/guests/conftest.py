@@ -1,6 +1,6 @@
 """Build guests and run them under QEMU: the second opinion on what a guest prints.
 
-The fixtures skip, with the reason, where NASM, GNU ld or QEMU is missing.
+The fixtures skip, with the reason, where NASM or QEMU is missing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Protocol
 import pytest
 
 from guests import Guest
+from isa import assemble_file
 
 #: Wall seconds; the longest guest needs about one.
 TIME_LIMIT = 30
 
-#: Where guests lie, and where flat_loader.asm does.
-LOAD_ADDRESS = 0x100000
+#: Where flat_loader.asm lies, out of the guests' way.
 LOADER_ADDRESS = 0x200000
 
 #: Everything but the program and the amount of memory.
@@ -55,33 +55,23 @@ def nasm(source: Path, includes: tuple[Path, ...], form: str, target: Path) -> P
     return target
 
 
-def link(unlinked: Path, address: int) -> Path:
-    """Link one object so that its .text begins at `address`."""
-    target = unlinked.with_suffix(".elf")
-    command = ["ld", "-m", "elf_i386", f"-Ttext={address:#x}", str(unlinked), "-o", str(target)]
-    subprocess.run(command, check=True)
-    return target
-
-
 @pytest.fixture(scope="session")
 def build_elf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Guest], Path]:
-    """Returns a function from a guest to its multiboot ELF."""
-    need("nasm", "ld")
+    """Returns a function from a guest to the multiboot ELF our assembler makes of it."""
     folder = tmp_path_factory.mktemp("elf")
 
     def build(guest: Guest) -> Path:
-        unlinked = folder / f"{guest.name}.o"
-        if not unlinked.exists():
-            nasm(guest.source, guest.includes, "elf32", unlinked)
-            link(unlinked, LOAD_ADDRESS)
-        return unlinked.with_suffix(".elf")
+        target = folder / f"{guest.name}.elf"
+        if not target.exists():
+            target.write_bytes(assemble_file(guest.source, include=guest.includes).elf())
+        return target
 
     return build
 
 
 @pytest.fixture(scope="session")
 def build_flat(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Guest], Path]:
-    """Returns a function from a guest to its flat binary."""
+    """Returns a function from a guest to the flat binary NASM makes of it."""
     need("nasm")
     folder = tmp_path_factory.mktemp("flat")
     return lambda guest: nasm(guest.source, guest.includes, "bin", folder / f"{guest.name}.bin")
@@ -90,10 +80,10 @@ def build_flat(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Guest], Pa
 @pytest.fixture(scope="session")
 def flat_loader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A multiboot ELF that starts the flat binary it is given as a module."""
-    need("nasm", "ld")
-    unlinked = tmp_path_factory.mktemp("loader") / "flat_loader.o"
-    nasm(Path(__file__).with_name("flat_loader.asm"), (), "elf32", unlinked)
-    return link(unlinked, LOADER_ADDRESS)
+    target = tmp_path_factory.mktemp("loader") / "flat_loader.elf"
+    source = Path(__file__).with_name("flat_loader.asm")
+    target.write_bytes(assemble_file(source, origin=LOADER_ADDRESS).elf())
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from guests import GUESTS, LIB, Guest, GuestError, find
 from guests.manifest import FOLDER
+from isa import assemble_file
 from isa.decoder import decode
 
 LINE_LENGTH = 100
@@ -119,32 +119,25 @@ def test_first_guests_are_the_tour() -> None:
 
 
 @pytest.mark.parametrize("guest", [g for g in GUESTS if g.tour], ids=lambda guest: guest.name)
-def test_tour_uses_only_the_newcomers_card(
-    guest: Guest, build_elf: Callable[[Guest], Path]
-) -> None:
+def test_tour_uses_only_the_newcomers_card(guest: Guest) -> None:
     unknown = {
-        f"{address:#x}: {mnemonic}"
-        for address, mnemonic, tour in instructions(build_elf(guest).read_bytes())
-        if not tour
+        f"{address:#x}: {mnemonic}" for address, mnemonic, tour in instructions(guest) if not tour
     }
     assert not unknown
 
 
-def instructions(image: bytes) -> Iterator[tuple[int, str, bool]]:
+def instructions(guest: Guest) -> Iterator[tuple[int, str, bool]]:
     """Address, mnemonic and tour column of everything in .text but the multiboot header."""
-    elftools = pytest.importorskip("elftools.elf.elffile")
-    elf = elftools.ELFFile(io.BytesIO(image))
-    text = elf.get_section_by_name(".text")
-    symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-    header = symbols["multiboot_header"]
-    code, address = text.data(), text["sh_addr"]
-    end = address + len(code)
-    while address < end:
+    program = assemble_file(guest.source, include=guest.includes)
+    text = next(segment for segment in program.segments if segment.name == ".text")
+    header = program.symbols["multiboot_header"].value
+    address = text.address
+    while address < text.address + len(text.data):
         if address == header:
             address += 12
             continue
-        offset = address - text["sh_addr"]
-        instruction = decode(code[offset : offset + 15])
+        offset = address - text.address
+        instruction = decode(text.data[offset : offset + 15])
         yield address, instruction.row.mnemonic, instruction.row.tour
         address += instruction.length
 
