@@ -375,6 +375,9 @@ group("nop", "nothing", """
     0F 1F /0   | Ev
 """, access="c")  # fmt: skip
 group("pause", "nothing, in a spin loop", "F3 90 |")
+group("hint_nop55", "nothing; F3 before it and EBX make it ENDBR32, which compilers emit", """
+    0F 1E /7   | Ev
+""", access="c", body="nop")  # fmt: skip
 group("int3", "breakpoint trap", "CC |", ends=True, sensitive="behaviour", cite="3B INT n",
     cost="interrupt", access="",
     leaks="the gate's DPL is held against the real CPL, not the guest's")  # fmt: skip
