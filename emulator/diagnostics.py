@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from emulator.core import Cpu, ExitReason, Fault, Unsupported
-from emulator.symbols import Symbolizer
+from emulator.symbols import Symbols
 from isa.exceptions import EXCEPTIONS
 
 CODE_BYTES: Final = 8
@@ -29,7 +29,7 @@ def code_at(cpu: Cpu, eip: int) -> str:
     return data.hex(" ") if data else "not mapped"
 
 
-def place(symbols: Symbolizer, eip: int) -> tuple[str, ...]:
+def place(symbols: Symbols, eip: int) -> tuple[str, ...]:
     """Where in the program an address (EIP) is: no line if nobody knows."""
     where = " ".join(filter(None, (symbols.name(eip), symbols.line(eip))))
     return (f"in {where}",) if where else ()
@@ -49,7 +49,7 @@ def describe_fault(fault: Fault) -> str:
     return f"{name_vector(fault.vector)} at eip {fault.eip:#010x}{error}"
 
 
-def triple_fault(cpu: Cpu, symbols: Symbolizer) -> tuple[str, tuple[str, ...]]:
+def triple_fault(cpu: Cpu, symbols: Symbols) -> tuple[str, tuple[str, ...]]:
     """The line and the details for an EXIT_SHUTDOWN."""
     chain = cpu.faults
     if not chain:
@@ -60,7 +60,7 @@ def triple_fault(cpu: Cpu, symbols: Symbolizer) -> tuple[str, tuple[str, ...]]:
     return line, (*place(symbols, first.eip), *details, "then shutdown")
 
 
-def unsupported(cpu: Cpu, symbols: Symbolizer) -> tuple[str, tuple[str, ...]]:
+def unsupported(cpu: Cpu, symbols: Symbols) -> tuple[str, tuple[str, ...]]:
     """The line and the details for an EXIT_UNSUPPORTED."""
     detail = Unsupported(cpu.exit.detail).name
     eip = cpu.state.eip
@@ -69,7 +69,7 @@ def unsupported(cpu: Cpu, symbols: Symbolizer) -> tuple[str, tuple[str, ...]]:
     return line, place(symbols, eip)
 
 
-def unhandled(cpu: Cpu, symbols: Symbolizer) -> tuple[str, tuple[str, ...]]:
+def unhandled(cpu: Cpu, symbols: Symbols) -> tuple[str, tuple[str, ...]]:
     """The line and the details for an exit that the bare machine asks nobody for."""
     record: Any = cpu.exit
     name, eip = ExitReason(record.reason).name.lower(), cpu.state.eip

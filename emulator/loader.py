@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from emulator import elf
 from emulator.elf import Segment
 from emulator.errors import LoadError
-from emulator.symbols import Symbolizer, Symbols
+from emulator.symbols import LabelledProgram, ProgramSymbols, Symbols
 
 FLAT_ADDRESS: Final = 0x100000
 STACK: Final = 0x7C00  #: grows down from here, as where a boot sector begins
@@ -56,7 +56,7 @@ class AssembledSegment(Protocol):
 
 
 @runtime_checkable
-class Program(Protocol):
+class Program(LabelledProgram, Protocol):
     """What `isa.assemble` returns, as far as a loader cares."""
 
     @property
@@ -79,7 +79,7 @@ class Image:
 
     segments: tuple[Segment, ...]
     registers: dict[str, int]
-    symbols: Symbolizer = field(default_factory=Symbols)
+    symbols: Symbols = field(default_factory=Symbols)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def plan(
     return Image(tuple(segments), registers, symbols)
 
 
-_Parsed = tuple[list[Segment], int, "_Header | None", Symbolizer]
+_Parsed = tuple[list[Segment], int, "_Header | None", Symbols]
 
 
 def _parse(program: Program | bytes | str | os.PathLike[str]) -> _Parsed:
@@ -152,8 +152,7 @@ def _parse(program: Program | bytes | str | os.PathLike[str]) -> _Parsed:
     ]
     segments = [segment for segment in segments if segment.size]
     header = next((h for s in segments if (h := _find_header(s.data)) is not None), None)
-    symbols: Any = getattr(program, "symbols", {})
-    return segments, program.entry, header, Symbols(symbols)
+    return segments, program.entry, header, ProgramSymbols(program)
 
 
 def _parse_bytes(image: bytes) -> _Parsed:

@@ -27,7 +27,7 @@ from emulator.errors import MachineError
 from emulator.loader import HOLE, Module, Program, plan
 from emulator.memory import Memory, parse_size
 from emulator.result import Result, Stop
-from emulator.symbols import Symbolizer, Symbols
+from emulator.symbols import Symbols
 
 MACHINES: Final = ("pc",)
 #: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
@@ -79,7 +79,8 @@ class Machine:
             debug_out=_sink(debug_out) or (lambda data: None),
         )
         self.board.on_interrupt = self._set_interrupt
-        self.symbols: Symbolizer = Symbols()
+        #: Names for addresses; a program that brings its own sets them when it is loaded.
+        self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
         self.halted = False
         self._limit = NEVER
@@ -89,8 +90,10 @@ class Machine:
         self._details: tuple[str, ...] = ()
         self._tracer: Any = None
         self._handlers = self._exit_table()
-        self.cpu.reset()
-        _virtualize(self.cpu, virtualizable)
+        self._virtualizable = (
+            virtualizable if isinstance(virtualizable, bool) else frozenset(virtualizable)
+        )
+        self._reset()
         if trace:
             self._start_trace(trace, trace_out)
 
@@ -113,6 +116,11 @@ class Machine:
             table[reason] = handler
         return table
 
+    def _reset(self) -> None:
+        """Reset the CPU; what it was told about unsafe instructions is part of it, and stays."""
+        self.cpu.reset()
+        _virtualize(self.cpu, self._virtualizable)
+
     # -- loading ----------------------------------------------------------------------------------
 
     def load(
@@ -121,21 +129,15 @@ class Machine:
         *,
         kernel_args: str = "",
         modules: Sequence[Module | str | os.PathLike[str]] = (),
-        symbols: Symbolizer | None = None,
     ) -> None:
-        """Load a program, its arguments and modules, and set the entry state; LoadError.
-
-        `symbols` name addresses where the program does not bring its own.
-        """
+        """Load a program, its arguments and modules, and set the entry state; LoadError."""
         image = plan(program, ram=self.memory.size, kernel_args=kernel_args, modules=modules)
-        self.cpu.reset()
+        self._reset()
         for segment in image.segments:
             self.memory.write(segment.address, segment.data)
         for name, value in image.registers.items():
             self.cpu[name] = value
-        self.symbols = image.symbols if symbols is None else symbols
-        if self._tracer is not None:
-            self._tracer.symbols = self.symbols
+        self.symbols = image.symbols
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -308,7 +310,7 @@ class Machine:
         from emulator.trace import Tracer, parse_kinds  # with the disassembler: not for every run
 
         self.cpu.state.trace = parse_kinds(kinds)
-        self._tracer = Tracer(out, self.memory.read, self.symbols)
+        self._tracer = Tracer(out, self.memory.read, lambda: self.symbols)
 
     def _run_traced(self, until_tick: int) -> int:
         reason = self.cpu.run(until_tick)

@@ -1,40 +1,47 @@
 """Names for addresses, for the lines that say where a guest died and what a trace shows.
 
-Whoever has a program's symbols gives them to the machine as an object with these two methods. An
-assembled program brings its own; hypervisor/symbols.py reads those of an ELF.
+An assembled program brings its own; those of an ELF are hypervisor/symbols.py's to read.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping
 from typing import Protocol
 
 
-class Symbolizer(Protocol):
-    """What is at a linear address."""
+class Symbols:
+    """What is at a linear address. This one knows nothing; it is for images that bring no names."""
 
     def name(self, address: int) -> str:
         """``symbol+0x12``, or nothing."""
+        del address
+        return ""
 
     def line(self, address: int) -> str:
         """``file:line``, or nothing."""
+        del address
+        return ""
 
 
-class Symbols:
-    """A `Symbolizer` of names and addresses alone."""
+class LabelledProgram(Protocol):
+    """What `isa.assemble` returns, as far as names go."""
 
-    def __init__(self, addresses: Mapping[str, int] | None = None) -> None:
-        by_address = sorted((address, name) for name, address in (addresses or {}).items())
-        self._addresses = [address for address, _ in by_address]
-        self._names = [name for _, name in by_address]
+    def symbol_at(self, address: int) -> tuple[str, int] | None: ...
+    def source_line(self, address: int) -> tuple[str, int] | None: ...
+
+
+class ProgramSymbols(Symbols):
+    """The labels and lines of an assembled program."""
+
+    def __init__(self, program: LabelledProgram) -> None:
+        self._program = program
 
     def name(self, address: int) -> str:
-        index = bisect_right(self._addresses, address) - 1
-        if index < 0:
+        found = self._program.symbol_at(address)
+        if found is None:
             return ""
-        offset = address - self._addresses[index]
-        return self._names[index] + (f"+{offset:#x}" if offset else "")
+        name, distance = found
+        return f"{name}+{distance:#x}" if distance else name
 
     def line(self, address: int) -> str:
-        return ""
+        found = self._program.source_line(address)
+        return "" if found is None else f"{found[0]}:{found[1]}"

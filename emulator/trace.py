@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from emulator.core import EventKind, TraceKind
 from emulator.errors import MachineError
-from emulator.symbols import Symbolizer
+from emulator.symbols import Symbols
 from isa.disassembler import disassemble
 
 #: The words of -d that the bare machine knows.
@@ -34,11 +34,14 @@ class Tracer:
     """Renders records to `out`, a line at a time."""
 
     def __init__(
-        self, out: Callable[[str], object], read: Callable[[int, int], bytes], symbols: Symbolizer
+        self,
+        out: Callable[[str], object],
+        read: Callable[[int, int], bytes],
+        symbols: Callable[[], Symbols],
     ) -> None:
         self._out = out
         self._read = read  #: (machine address, size) -> bytes
-        self.symbols = symbols
+        self._symbols = symbols  #: they may change with the program
         self._events = 0
 
     def render(self, records: Iterable[Any]) -> None:
@@ -47,13 +50,13 @@ class Tracer:
             if record.kind == TraceKind.BLOCK:
                 self._block(record)
             elif record.kind == TraceKind.EXEC:
-                name = self.symbols.name(record.eip)
+                name = self._symbols().name(record.eip)
                 self._out(f"Trace [{record.eip:08x}] tick={record.tick} {name}".rstrip() + "\n")
             else:
                 self._event(record)
 
     def _block(self, record: Any) -> None:
-        name = self.symbols.name(record.eip)
+        name = self._symbols().name(record.eip)
         self._out(f"----------------\nIN: {name}".rstrip() + "\n")
         for line in disassemble(self._read(record.address, record.length), record.eip):
             self._out(f"0x{line.address:08x}:  {line.bytes.hex(' '):24s} {line.text}\n")
