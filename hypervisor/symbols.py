@@ -8,11 +8,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from emulator.symbols import Symbols
-from hypervisor.elf import Section, Symbol, read_sections, read_symbols
-from hypervisor.errors import ImageError
-from hypervisor.lines import Line, read_lines
+
+if TYPE_CHECKING:
+    from hypervisor.elf import Section, Symbol
+    from hypervisor.lines import Line
 
 #: How far past a symbol of unknown size its name is still of use, in bytes.
 REACH = 0x10000
@@ -28,6 +30,9 @@ class ImageSymbols(Symbols):
     @cached_property
     def sections(self) -> list[Section]:
         """The sections of the image; none where it is no ELF."""
+        from hypervisor.elf import read_sections
+        from hypervisor.errors import ImageError
+
         try:
             return read_sections(self._read())
         except (ImageError, OSError):
@@ -35,6 +40,8 @@ class ImageSymbols(Symbols):
 
     @cached_property
     def _symbols(self) -> list[Symbol]:
+        from hypervisor.elf import read_symbols
+
         # Of several names for a place the first is kept; labels with a dot are local to one before.
         names: dict[int, Symbol] = {}
         for symbol in read_symbols(self.sections):
@@ -48,6 +55,8 @@ class ImageSymbols(Symbols):
 
     @cached_property
     def _lines(self) -> list[Line]:
+        from hypervisor.lines import read_lines
+
         return read_lines(self.sections)
 
     @cached_property

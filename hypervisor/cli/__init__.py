@@ -119,8 +119,10 @@ def explain_package(error: BaseException) -> tuple[Stop, str]:
     """Errors of our packages are about the input; any other exception is a bug of ours."""
     bases = {"isa": "isa.errors", "emulator": "emulator.errors", "hypervisor": "hypervisor.errors"}
     for package, home in bases.items():
-        base = getattr(sys.modules.get(home), f"{package.capitalize()}Error", None)
-        if base is not None and isinstance(error, base):
+        module = sys.modules.get(home)
+        if isinstance(error, getattr(module, "CoreError", ())):
+            return Stop.INTERNAL, str(error)
+        if isinstance(error, getattr(module, f"{package.capitalize()}Error", ())):
             return Stop.BAD_INPUT, str(error)
     if isinstance(error, MemoryError):
         return Stop.BAD_INPUT, "out of memory: ask for less --ram"

@@ -10,13 +10,11 @@ import os
 import select
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hypervisor.cli.status import Stop, StopError
-from hypervisor.cli.terminal import QuitRequest, Terminal
+from hypervisor.cli.status import QuitRequest, Stop, StopError
 
 if TYPE_CHECKING:
     from emulator.machine import Machine
@@ -72,6 +70,8 @@ class Console:
         except OSError:  # closed
             return BytesInput()
         if terminal:
+            from hypervisor.cli.terminal import Terminal
+
             return self._stack.enter_context(Terminal(STDIN))
         return StreamInput(STDIN)
 
@@ -92,6 +92,8 @@ class Console:
         try:
             return machine.run(max_ticks)
         except QuitRequest:
+            from dataclasses import replace
+
             from emulator.result import Stop as MachineStop
 
             # The request came while a device was being asked: nothing more is to run.

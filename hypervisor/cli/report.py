@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,5 +58,7 @@ def as_json(result: Result, name: str, technique: str, seconds: float) -> dict[s
 
 def write_json(path: Path, result: Result, name: str, technique: str, seconds: float) -> None:
     """Write the result to a file."""
+    import json
+
     text = json.dumps(as_json(result, name, technique, seconds), indent=2)
     write_file(path, text.encode() + b"\n")

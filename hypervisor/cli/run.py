@@ -133,7 +133,10 @@ def run(options: Options, program: Loadable) -> int:
     """Run the program on the bare machine; returns the exit status."""
     from hypervisor.cli import report
     from hypervisor.cli.console import Console
+    from hypervisor.cli.files import write_file
 
+    if options.json:
+        write_file(options.json, b"")  # better to hear now than after the run that it cannot be
     with Console(options.trace_file) as console:
         machine = build_machine(options, console)
         load(machine, options, program)

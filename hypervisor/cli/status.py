@@ -33,3 +33,7 @@ class StopError(Exception):
     def __init__(self, stop: Stop, message: str) -> None:
         super().__init__(message)
         self.stop = stop
+
+
+class QuitRequest(Exception):
+    """Ctrl-A X was typed: ends the run, wherever in it the key was seen."""

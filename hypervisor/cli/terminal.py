@@ -18,6 +18,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, Final
 
+from hypervisor.cli.status import QuitRequest
+
 ESCAPE: Final = 0x01  # Ctrl-A
 HELP: Final = """\
 Ctrl-A H  this help
@@ -30,10 +32,6 @@ _INPUT_OFF = (
     *(termios.INLCR, termios.IGNCR, termios.ICRNL, termios.IXON),
 )
 _LOCAL_OFF = (termios.ECHO, termios.ECHONL, termios.ICANON, termios.IEXTEN, termios.ISIG)
-
-
-class QuitRequest(Exception):
-    """Ctrl-A X was typed."""
 
 
 class Keys:

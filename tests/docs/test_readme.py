@@ -1,0 +1,133 @@
+"""Every command in README.md is run here, and prints what README shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.readme import README, Command, commands, matches
+
+ROOT = README.parent
+#: Commands that would run these very tests, or install things: here only their targets are checked,
+#: they are run by .ci/run. Reasons stand beside them.
+ELSEWHERE = {
+    "make demo": "builds; .ci/run does",
+    "make test": "these tests are part of it",
+    "make deep": "takes hours with the tests that are part of it",
+    "make bench": "wants the machine for itself",
+    "make lint": "installs its tools",
+    "pip install . && seventeen run hello": "installs; .ci/run installs a wheel",
+    "pip install -e '.[test]' && pytest": "installs, and these tests are part of it",
+}
+COMMANDS = commands()
+CODE_LIMIT = 2000  # lines of the reading order, comments and blank lines not counted
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder like a clone's root, so that files a command writes do no harm."""
+    place = tmp_path_factory.mktemp("readme")
+    for name in ("guests", "tests"):
+        (place / name).symlink_to(ROOT / name)
+    tools = place / ".bin"
+    tools.mkdir()
+    script = f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m hypervisor "$@"\n'
+    (tools / "seventeen").write_text(script, encoding="utf-8")
+    (tools / "seventeen").chmod(0o755)
+    (tools / "python").symlink_to(sys.executable)
+    return place
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a reader would; stdout and stderr in one."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": "80"}
+    environment["PATH"] = f"{folder / '.bin'}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 8
+
+
+def test_the_commands_do_what_readme_shows(folder: Path) -> None:
+    wrong = []
+    for command in COMMANDS:
+        if command.text in ELSEWHERE:
+            continue
+        done = run(command.text, folder)
+        if not matches(command.output, done.stdout):
+            wrong.append(f"$ {command.text}\nshown:\n{command.output}printed:\n{done.stdout}")
+    assert not wrong, "\n\n".join(wrong)
+
+
+@pytest.mark.parametrize("text", sorted(set(ELSEWHERE) & {c.text for c in COMMANDS}))
+def test_commands_run_elsewhere_exist(text: str) -> None:
+    if not text.startswith("make "):
+        assert (ROOT / "pyproject.toml").exists()
+        return
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    done = subprocess.run(["make", "-n", *text.split()[1:]], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_inline_commands_are_known() -> None:
+    """`seventeen WORD` in running text names a command that exists."""
+    from hypervisor.cli import COMMANDS as KNOWN
+
+    words = set(re.findall(r"`seventeen ([a-z]+)", README.read_text(encoding="utf-8")))
+    assert words <= set(KNOWN)
+
+
+def test_files_that_readme_names_exist() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def reading_order() -> list[Path]:
+    """The files of README's reading order."""
+    text = README.read_text(encoding="utf-8")
+    part = text[text.index("## Reading order") :]
+    part = part[: part.index("\n## ", 4)]
+    return [ROOT / name for name in re.findall(r"^\d+\. \[[^]]*\]\(([^)]+)\)", part, re.MULTILINE)]
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines less blank ones and comments; docstrings and block comments are comments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = re.sub(r'^\s*"""(?:.|\n)*?"""', "", text, flags=re.MULTILINE)
+    text = re.sub(r"/\*(?:.|\n)*?\*/", "", text)
+    marks = {".py": "#", ".asm": ";", ".inc": ";"}.get(path.suffix, "//")
+    return sum(1 for line in text.split("\n") if line.strip() and not line.strip()[0] in marks)
+
+
+def test_the_reading_order_is_short_enough_to_read() -> None:
+    lengths = {path.name: lines_of_code(path) for path in reading_order()}
+    assert len(lengths) >= 8
+    assert sum(lengths.values()) < CODE_LIMIT, lengths
+
+
+def test_elision() -> None:
+    assert matches("a\n...\nz", "a\nb\nc\nz\n")
+    assert matches("a\n...\nz", "a\nz\n")
+    assert matches("tick ... of 9", "tick 5 of 9")
+    assert not matches("a\nz", "a\nb\nz\n")
+    assert not matches("a", "a\nb")
+    assert Command("x", "").output == ""
