@@ -90,12 +90,11 @@ class Machine:
         self._details: tuple[str, ...] = ()
         self._tracer: Any = None
         self._handlers = self._exit_table()
-        self._virtualizable = (
-            virtualizable if isinstance(virtualizable, bool) else frozenset(virtualizable)
-        )
-        self._reset()
+        self._virtualizable = _unsafe_rows(virtualizable)
+        self._trace_kinds = 0
         if trace:
             self._start_trace(trace, trace_out)
+        self._reset()
 
     def _exit_table(self) -> list[Callable[[], None]]:
         """What serves each exit reason, by its number. The rest stop the machine."""
@@ -117,9 +116,11 @@ class Machine:
         return table
 
     def _reset(self) -> None:
-        """Reset the CPU; what it was told about unsafe instructions is part of it, and stays."""
+        """Reset the CPU; what the machine was built with, traces and traps, stays."""
         self.cpu.reset()
-        _virtualize(self.cpu, self._virtualizable)
+        self.cpu.state.trace = self._trace_kinds
+        for row in self._virtualizable:
+            self.cpu.state.intercepts.gp_rows[row >> 3] |= 1 << (row & 7)
 
     # -- loading ----------------------------------------------------------------------------------
 
@@ -309,7 +310,7 @@ class Machine:
     def _start_trace(self, kinds: str, out: Callable[[str], object]) -> None:
         from emulator.trace import Tracer, parse_kinds  # with the disassembler: not for every run
 
-        self.cpu.state.trace = parse_kinds(kinds)
+        self._trace_kinds = parse_kinds(kinds)
         self._tracer = Tracer(out, self.memory.read, lambda: self.symbols)
 
     def _run_traced(self, until_tick: int) -> int:
@@ -370,10 +371,10 @@ def _sink(given: ConsoleOut) -> Sink | None:
     return write
 
 
-def _virtualize(cpu: Cpu, wanted: bool | Iterable[str]) -> None:
-    """Set the rows that raise #GP(0) above CPL 0; MachineError if a name is no unsafe mnemonic."""
+def _unsafe_rows(wanted: bool | Iterable[str]) -> list[int]:
+    """Ids of the rows of the unsafe mnemonics wanted, all for True; MachineError if one is none."""
     if wanted is False:
-        return
+        return []
     from isa.table import ROWS
 
     unsafe = {row.mnemonic for row in ROWS if row.unsafe}
@@ -381,6 +382,4 @@ def _virtualize(cpu: Cpu, wanted: bool | Iterable[str]) -> None:
     if names - unsafe:
         unknown = ", ".join(sorted(names - unsafe))
         raise MachineError(f"virtualizable {unknown}: expected some of {', '.join(sorted(unsafe))}")
-    for row in ROWS:
-        if row.unsafe and row.mnemonic in names:
-            cpu.state.intercepts.gp_rows[row.id >> 3] |= 1 << (row.id & 7)
+    return [row.id for row in ROWS if row.unsafe and row.mnemonic in names]
