@@ -82,6 +82,7 @@ class Form:
     row: Row
     size: int  #: 16 or 32
     condition: int  #: added to the opcode byte
+    neutral: bool = False  #: an operand-size prefix changes nothing
     codes: tuple[str, ...] = field(init=False)  #: of the operands written: a string's are implied
     opcode: bytes = field(init=False)
     has_byte_immediate: bool = field(init=False)  #: sign-extended: NASM's first choice
@@ -121,12 +122,13 @@ def forms_of(mnemonic: str) -> tuple[Form, ...]:
         condition = 0
         if row.parsed.low == "cc":
             condition = condition_number(name[len(row.mnemonic) - 2 :]) or 0
-        sizes: tuple[int, ...] = (32, 16) if _depends_on_size(row) else (32,)
+        neutral = not _depends_on_size(row)
+        sizes: tuple[int, ...] = (32,) if neutral else (32, 16)
         if row.parsed.operand_size is not None:
             sizes = (row.parsed.operand_size,)
         if forced is not None:
             sizes = (forced,)
-        forms += [Form(row, size, condition) for size in sizes]
+        forms += [Form(row, size, condition, neutral) for size in sizes]
     return tuple(forms)
 
 
@@ -175,7 +177,6 @@ def _fixed_fits(code: str, operand: Operand, size: int) -> bool:
             isinstance(operand, Immediate)
             and operand.value == int(code)
             and operand.size == 0
-            and not operand.full
         )
     number, bits = FIXED_REGISTERS.get(code, (0, size))
     return isinstance(operand, Register) and (operand.number, operand.size) == (number, bits)
@@ -195,7 +196,7 @@ def fits(code: str, operand: Operand, size: int) -> bool:
     if isinstance(operand, Immediate):
         return kind == "I" and _immediate_fits(code, operand, size)
     if isinstance(operand, Relative):
-        return kind == "J" and (code == "Jb" or operand.size in (0, 32, size))
+        return kind == "J" and operand.size in (0, 8 if code == "Jb" else size)
     if isinstance(operand, FarPointer):
         return kind == "A" and operand.size in (0, size)
     wanted = {"S": SegmentRegister, "C": ControlRegister, "D": DebugRegister}.get(kind)
@@ -306,21 +307,26 @@ def _tail(form: Form, operands: Sequence[Operand], warnings: list[str]) -> bytes
 def _prefix_bytes(form: Form, operands: Sequence[Operand], prefixes: Prefixes) -> bytes:
     """The prefixes, in NASM's order."""
     data = bytearray()
-    repeat = 0xF3 if form.row.parsed.repeat else prefixes.repeat
-    if repeat is not None:
-        data.append(repeat)
+    if prefixes.repeat is not None:
+        data.append(prefixes.repeat)
     if prefixes.lock:
         data.append(0xF0)
     memory = next((o for o in operands if isinstance(o, Memory)), None)
     segment = prefixes.segment
     if memory is not None and memory.segment is not None:
+        if segment is not None and segment != memory.segment:
+            raise EncodeError("two segment overrides contradict each other")
         segment = memory.segment
     if segment is not None:
         data.append(SEGMENT_PREFIXES[segment])
+    if form.needs_prefix and prefixes.operand_size == 32:
+        raise EncodeError("o32 contradicts an operand of 16 bits")
     if form.needs_prefix or prefixes.operand_size == 16:
         data.append(OPERAND_SIZE_PREFIX)
     if prefixes.address_size == 16 or (memory is not None and memory.address_size == 16):
         data.append(ADDRESS_SIZE_PREFIX)
+    if form.row.parsed.repeat:
+        data.append(0xF3)
     return bytes(data)
 
 
@@ -398,14 +404,36 @@ def _complete(operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
     )  # fmt: skip
 
 
+#: What operand kinds take an operand of each class; fixed operands are looked at one by one.
+_TAKEN_BY: Final[dict[type, str]] = {
+    Register: "EGZR", Memory: "EMO", Immediate: "I", Relative: "J", FarPointer: "A",
+    SegmentRegister: "S", ControlRegister: "C", DebugRegister: "D",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=None)
+def _candidates(mnemonic: str, kinds: tuple[type, ...], far: bool) -> tuple[Form, ...]:
+    """The forms of a mnemonic worth a closer look for operands of these classes."""
+
+    def possible(form: Form) -> bool:
+        codes = form.codes
+        if far and not any(code in ("Mp", "Ap") for code in codes):
+            return False
+        if len(codes) != len(kinds) or form.row.order:
+            return True
+        return all(
+            code in FIXED_OPERANDS or code[0] in _TAKEN_BY[kind]
+            for code, kind in zip(codes, kinds, strict=True)
+        )
+
+    return tuple(form for form in forms_of(mnemonic) if possible(form))
+
+
 def _matches(
     mnemonic: str, operands: tuple[Operand, ...], far: bool
 ) -> list[tuple[Form, tuple[Operand, ...]]]:
     matches = []
-    for form in forms_of(mnemonic):
-        codes = form.codes
-        if far and not any(code in ("Mp", "Ap") for code in codes):
-            continue
+    for form in _candidates(mnemonic, tuple(map(type, operands)), far):
         arranged = _arrange(form, operands)
         if arranged is not None:
             matches.append((form, arranged))
@@ -422,14 +450,17 @@ def _select(
     if not matches:
         raise EncodeError(explain(mnemonic, operands))
     if len(_memory_sizes(matches)) > 1:
+        # A source as wide as its destination extends nothing: movzx ax, [x] takes a byte.
+        matches = [m for m in matches if m[0].size != 16 or m[0].codes != ("Gv", "Ew")] or matches
+    if len(_memory_sizes(matches)) > 1:
         completed = _matches(mnemonic, _complete(operands), far)
         if completed and len(_memory_sizes(completed)) <= 1:
             matches = completed
         elif not all(form.row.ends for form, _ in matches):
             raise EncodeError("operation size not specified: expected byte, word or dword")
     for size in (16, 32) if operand_size == 16 else (32, 16):
-        chosen = [match for match in matches if match[0].size == size]
-        if chosen:
+        chosen = [m for m in matches if m[0].size == size or m[0].neutral]
+        if not all(form.neutral for form, _ in chosen):
             return chosen
     return matches
 

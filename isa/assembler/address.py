@@ -7,6 +7,8 @@ held by tests. `passes.py` calls this for each instruction in each pass.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from isa.assembler.diagnostics import SourceError
 from isa.assembler.expressions import (
     UNKNOWN,
@@ -37,11 +39,13 @@ _SPLIT_SCALES = (3, 5, 9)
 _MODES_16 = {frozenset(pair) for pair in ((3, 6), (3, 7), (5, 6), (5, 7), (6,), (7,), (5,), (3,))}
 
 
+@lru_cache(maxsize=None)
 def only_short(mnemonic: str) -> bool:
     """Whether the table has no near form of this branch (loop, jecxz)."""
     return all(form.codes[0] == "Jb" for form in forms_of(mnemonic))
 
 
+@lru_cache(maxsize=None)
 def takes_target(mnemonic: str) -> bool:
     """Whether a plain number after this mnemonic is a place to go to."""
     return any(form.codes and form.codes[0][0] == "J" for form in forms_of(mnemonic))
@@ -101,18 +105,32 @@ def _target(node: OperandNode, value: Value, instruction: Instruction, scope: Sc
         raise SourceError("expected selector:offset or memory after 'far'", node.column)
     if node.size == 8:
         raise SourceError("expected 'short' for a jump with a byte displacement", node.column)
-    size = size or node.size
-    if size == 32 and node.size == 16:
+    size = size or node.size or (32 if node.strict else 0)
+    if only_short(instruction.mnemonic):
+        size = 8
+    elif instruction.prefixes.operand_size == 16 and size != 8:
+        size = _with_o16(node, instruction.mnemonic, size)
+    elif size == 32 and node.size == 16:
         size = 16
     here = scope.place()
     constant, terms = parts(value)
     if any(term is UNKNOWN for term, _ in terms):
         return Relative(0, size)
-    if terms != parts(here)[1] and not size and not only_short(instruction.mnemonic):
+    if terms != parts(here)[1] and not size:
         size = 32  # another section: how far it is may change with the layout
-    if node.strict and not size:
-        size = 32
     return Relative(absolute(value) - absolute(here), size)
+
+
+def _with_o16(node: OperandNode, mnemonic: str, size: int) -> int:
+    """The displacement size of a jump behind o16: short or 16 bits.
+
+    NASM puts 32 bits behind the 66 of any other, which the processor reads as two instructions.
+    """
+    if size == 16:
+        return 16
+    if size or all(form.codes[0] != "Jb" for form in forms_of(mnemonic)):
+        raise SourceError("o16 needs a 'short' or a 'word' target", node.column)
+    return 8
 
 
 def _segment_number(node: OperandNode) -> int | None:
@@ -166,7 +184,10 @@ def _address_size(
     if len(sizes) > 1:
         raise SourceError("an address cannot mix 16-bit and 32-bit registers", node.column)
     if sizes:
-        return sizes.pop()
+        size = sizes.pop()
+        if prefix not in (0, size):
+            raise SourceError(f"a{prefix} contradicts an address of {size} bits", node.column)
+        return size
     if "word" in node.address_words:
         return 16
     if "dword" in node.address_words:

@@ -111,10 +111,14 @@ class Conditions:
         return any(m.low <= wanted.high and wanted.low <= m.high for m in macros)
 
     def _sides(self, text: str) -> tuple[list[str], list[str]]:
-        sides = split_arguments(self.preprocessor.defines.expand(text))
+        expanded = self.preprocessor.defines.expand(text)
+        sides = split_arguments(expanded)
         if len(sides) != 2:
             raise SourceError("expected two texts with ',' between them")
         left, right = ([_unquote(t) for t in _TOKENS.findall(side)] for side in sides)
+        # Amounts of blanks do not count, but NASM counts a blank before the comma as a token.
+        if re.search(rf"\s,\s*{re.escape(sides[1])}\s*$", expanded):
+            left.append(" ")
         return left, right
 
     def _is_idn(self, text: str) -> bool:

@@ -314,7 +314,7 @@ class Directives:
         self._structure = (node.name, self.section, self.scope)
         self.section = Section("absolute", absolute=True, address=start, offset=start)
         self.scope = node.name
-        self.define(node.name, 0, node.column)
+        self.define(node.name, start, node.column)
 
     def _do_endstruc(self: Assembly, node: nodes.EndStruc) -> None:  # type: ignore[misc]
         if self._structure is None:
@@ -340,7 +340,14 @@ class Directives:
     def _do_at(self: Assembly, node: nodes.At) -> None:  # type: ignore[misc]
         if self._instance is None:
             raise SourceError("'at' without 'istruc'", node.column)
-        self._pad_to(self._number(node.field, "the offset"), node.column)
+        outer, self.scope = self.scope, self._instance[0]  # .field is the structure's
+        try:
+            field = self._number(node.field, "the offset")
+            start = self.symbol(self._instance[0], node.column)
+            field -= start if isinstance(start, int) else 0
+        finally:
+            self.scope = outer
+        self._pad_to(field, node.column)
         if node.body is not None:
             self._repeat(node.body, 1)
 

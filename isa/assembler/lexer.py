@@ -137,14 +137,14 @@ def read_string(text: str, column: int) -> bytes:
     return bytes(data + body[position:].encode("utf-8", "surrogateescape"))
 
 
-def tokens_of(text: str) -> list[Token]:
-    """The tokens of one line; `SourceError` at what is none.
+def tokens_of(text: str, *, head: bool = True) -> list[Token]:
+    """The tokens of one line, or of operands (`head` false); `SourceError` at what is none.
 
     A token's value is a word, a number, a string's bytes or, of a label, its name and whether a
     colon followed.
     """
     tokens: list[Token] = []
-    head, position, nesting, length = True, 0, 0, len(text.rstrip())
+    position, nesting, length = 0, 0, len(text.rstrip())
     while position < length:
         match = _TOKEN.match(text, position)
         if match is None:
@@ -186,7 +186,7 @@ def _classify(word: str, head: bool, first: bool, text: str, end: int) -> tuple[
     """The kind of a word, and the word as the grammar's actions want it."""
     if word[0] == "$":
         escaped = word[1:]
-        return ("LABEL" if first else "NAME"), escaped
+        return ("LABEL" if head and first else "NAME"), escaped
     lower = word.lower()
     if head:
         is_label = first and text[end : end + 20].lstrip()[:1] == ":"

@@ -81,6 +81,8 @@ def split_parameters(text: str, limit: int = UNLIMITED) -> list[str]:
             pieces.append(text[start : match.start()])
             start = match.end()
     pieces.append(text[start:])
+    if len(pieces) > 1 and not pieces[-1].strip():
+        pieces.pop()  # as NASM: a comma at the end begins no argument
     return [_unbrace(piece.strip()) for piece in pieces]
 
 

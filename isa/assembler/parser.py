@@ -135,7 +135,8 @@ class _Operands(_Expressions):
         return nodes.OperandNode(expression.column, expression, **_modifiers(words))
 
     def far(self, children: Children) -> nodes.OperandNode:
-        *words, selector, offset = children
+        words = [child for child in children if isinstance(child, Token)]
+        selector, offset = (child for child in children if not isinstance(child, Token))
         return nodes.OperandNode(selector.column, offset, segment=selector, **_modifiers(words))
 
     def memory(self, children: Children) -> tuple[tuple[str, ...], Children]:
@@ -318,7 +319,7 @@ def _expected(terminals: set[str]) -> str:
 
 def _complain(error: UnexpectedToken, text: str, tokens: list[Token]) -> SourceError:
     token = error.token
-    first = tokens[0]
+    first = tokens[0] if tokens else token
     if first.type == "LABEL" and not first.value[1] and len(tokens) > 1 and token is tokens[1]:
         return SourceError(f"unknown instruction '{first.value[0]}'", first.column or 0)
     expected = _expected(set(error.accepts or error.expected))
@@ -330,7 +331,7 @@ def _complain(error: UnexpectedToken, text: str, tokens: list[Token]) -> SourceE
 
 
 def _parse(text: str, start: str) -> Any:
-    tokens = tokens_of(text)
+    tokens = tokens_of(text, head=start == "line")
     try:
         return _lark().parse(tokens, start=start)  # type: ignore[arg-type]
     except UnexpectedToken as error:

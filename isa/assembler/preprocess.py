@@ -219,7 +219,7 @@ class Preprocessor:
         kinds = {"macro", "imacro", "rmacro", "irmacro"} if collection.macro else {"rep"}
         if name in kinds:
             collection.nesting += 1
-        elif name in (_COLLECTING[collection.opener], "endm" if collection.macro else ""):
+        elif name == _COLLECTING[collection.opener] or (collection.macro and name == "endm"):
             collection.nesting -= 1
         if collection.nesting:
             collection.body.append(line)
@@ -352,9 +352,9 @@ class Preprocessor:
         data = self._string(match[1])
         first, *more = [self.evaluate(piece) for piece in split_arguments(match[2])]
         count = more[0] if more else 1
-        start = first - 1
+        start = max(first - 1, 0)
         end = start + count if count >= 0 else len(data) + count + 1
-        self.defines.define(target, None, _quote(data[max(start, 0) : max(end, 0)]))
+        self.defines.define(target, None, _quote(data[start : max(end, 0)]))
 
     def _do_defstr(self, name: str, rest: str, line: BodyLine) -> None:
         target, text = self._named(name, rest)
