@@ -96,14 +96,14 @@ def qemu_command() -> list[str]:
 class Run(Protocol):
     """How to call `run_qemu`."""
 
-    def __call__(self, image: Path, typed: bytes, *options: str, ram: str = "16") -> Outcome: ...
+    def __call__(self, image: Path, typed: bytes, *options: str, ram: str = "16M") -> Outcome: ...
 
 
 @pytest.fixture(scope="session")
 def run_qemu(qemu_command: list[str]) -> Run:
-    """Returns a function that runs a multiboot ELF with some input on COM1; `ram` is in MiB."""
+    """Returns a function that runs a multiboot ELF with some input on COM1."""
 
-    def run(image: Path, typed: bytes, *options: str, ram: str = "16") -> Outcome:
+    def run(image: Path, typed: bytes, *options: str, ram: str = "16M") -> Outcome:
         command = [*qemu_command, "-m", ram, "-kernel", str(image), *options]
         done = subprocess.run(command, input=typed, stdout=subprocess.PIPE, timeout=TIME_LIMIT)
         # isa-debug-exit ends QEMU with (value << 1) | 1; an even status is QEMU's own.
