@@ -9,6 +9,8 @@
  * The DR6 bits of an instruction breakpoint come with a #DB that is a fault, all others with a
  * trap; general detect (a move to or from a debug register under DR7.GD) is system.c's.
  */
+#include <stdlib.h>
+
 #include "transfer.h"
 
 enum { BREAKPOINT_COUNT = 4, DR6_BS = 1 << 14, DR6_HITS = 15 };
@@ -103,7 +105,10 @@ void debug_before_instruction(Cpu *cpu, u32 linear) {
     if (bits) raise_debug(cpu, bits);
 }
 
+/* The ring is made when first needed; without memory for it there is no trace. */
 void trace_push(Cpu *cpu, const TraceRecord *record) {
+    if (cpu->trace == NULL) cpu->trace = malloc(TRACE_RING * sizeof *cpu->trace);
+    if (cpu->trace == NULL) return;
     cpu->trace[(cpu->trace_head + cpu->trace_count) % TRACE_RING] = *record;
     if (cpu->trace_count < TRACE_RING)
         cpu->trace_count++;
