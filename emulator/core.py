@@ -237,6 +237,7 @@ class Cpu:
             raise CoreError("a CPU saved by another version of the core")
 
     def take_trace(self, count: int = 1024) -> list[Any]:
-        """Up to `count` trace records (C structs), oldest first."""
-        records = ffi.new("TraceRecord[]", count)
-        return list(records[0 : lib.cpu_take_trace(self.pointer, records, count)])
+        """Up to `count` trace records (C structs), oldest first; good until the next call."""
+        # The structs lie in this array: it has to live as long as they are looked at.
+        self._trace = ffi.new("TraceRecord[]", count)
+        return list(self._trace[0 : lib.cpu_take_trace(self.pointer, self._trace, count)])
