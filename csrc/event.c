@@ -192,10 +192,10 @@ static int combine(u32 first, u32 second) {
     return (int)second;
 }
 
-/* Remember a fault of the chain; the last three are kept. */
+/* Remember a fault of the chain; the first, which is the cause, and the last two are kept. */
 static void note_fault(Cpu *cpu) {
     if (cpu->fault_count == 3) {
-        memmove(cpu->faults, cpu->faults + 1, 2 * sizeof(Fault));
+        cpu->faults[1] = cpu->faults[2];
         cpu->fault_count = 2;
     }
     cpu->fault.eip = cpu->state.eip;
@@ -225,6 +225,8 @@ int deliver_fault(Cpu *cpu) {
     note_fault(cpu);
     if (cpu->delivering) {
         int vector = combine(cpu->delivering_vector, fault->vector);
+        /* CR2 is the last page fault's, also if it was one too many. */
+        if (fault->vector == VECTOR_PF && vector != VECTOR_PF) cpu->state.cr2 = cpu->fault_cr2;
         if (vector < 0) return shut_down(cpu);
         if ((u32)vector != fault->vector) {
             fault->vector = (u32)vector;
