@@ -89,8 +89,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def end_with(error: BaseException) -> int:
     """Say on stderr, in one line where one will do, what went wrong; returns the exit status."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, SystemExit):  # click's own, on a broken pipe
+        return Stop.OUTPUT_CLOSED if error.code == 1 else int(error.code or 0)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return 130  # as a shell does: 128 and the number of SIGINT
     stop, message = explain(error)

@@ -77,7 +77,10 @@ class Console:
 
     def write(self, data: bytes) -> None:
         """What the guest sent on COM1."""
-        write_all(STDOUT, data)
+        try:
+            write_all(STDOUT, data)
+        except BrokenPipeError:
+            raise StopError(Stop.OUTPUT_CLOSED, "standard output was closed") from None
 
     def write_debug(self, data: bytes) -> None:
         """What the guest wrote to port 0xE9."""

@@ -57,7 +57,7 @@ CASES = [
 ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """Files that the cases name."""
     elf, empty = tmp_path / "broken.elf", tmp_path / "empty.bin"
@@ -107,12 +107,9 @@ WORDS = st.one_of(
 
 def call(arguments: list[str]) -> int:
     """Run in this process; the exit status."""
-    try:
+    with pytest.raises(SystemExit) as end:
         main(arguments)
-    except SystemExit as end:
-        assert isinstance(end.code, int)
-        return end.code
-    raise AssertionError("main returned")
+    return int(end.value.code or 0)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

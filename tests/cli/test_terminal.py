@@ -46,7 +46,30 @@ send:   mov dx, 0x3F8
 SPIN = "mov dx, 0x3F8\nmov al, 'R'\nout dx, al\njmp $"
 
 
-HALT = "mov dx, 0x3F8\nmov al, 'R'\nout dx, al\nsti\nagain: hlt\njmp again"
+#: Waits for a receive interrupt (IRQ 4, open in PIC and UART), which only a key for it would bring.
+HALT = """
+        mov dx, 0x3F8
+        mov al, 'R'
+        out dx, al
+        mov al, 0x11
+        out 0x20, al
+        mov al, 0x20
+        out 0x21, al
+        mov al, 4
+        out 0x21, al
+        mov al, 1
+        out 0x21, al
+        mov al, 0xEF
+        out 0x21, al
+        mov dx, 0x3FC
+        mov al, 8
+        out dx, al
+        mov dx, 0x3F9
+        mov al, 1
+        out dx, al
+        sti
+        hlt
+"""
 
 
 class Session:
@@ -92,7 +115,7 @@ class Session:
         os.close(self.slave)
 
 
-@pytest.fixture()
+@pytest.fixture
 def session(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Session]:
     """A session with the guest that the test names, once it runs."""
     text = getattr(request, "param", SHOW_BYTES)

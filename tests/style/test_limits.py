@@ -27,9 +27,9 @@ def functions(path: Path) -> list[Function]:
 
 
 def length(node: Function) -> int:
-    """Lines of a function without its docstring."""
-    lines = (node.end_lineno or node.lineno) - node.lineno + 1
+    """Lines of a function's body without its docstring."""
     first = node.body[0]
+    lines = (node.end_lineno or node.lineno) - first.lineno + 1
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         lines -= (first.end_lineno or first.lineno) - first.lineno + 1
     return lines

@@ -20,7 +20,7 @@ TEXTS = {
     for path in tracked()
     if path.suffix not in BINARY
 }
-#: Bytes that a guest prints or reads: blanks at the ends of lines are theirs.
+#: What a program prints or reads, recorded: blanks at the ends of lines are part of it.
 RECORDED = ("guests/prints/", "guests/input/")
 
 
