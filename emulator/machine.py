@@ -83,6 +83,7 @@ class Machine:
         self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
         self.halted = False
+        self._loaded = False
         self._limit = NEVER
         self._stop: Stop | None = None
         self._status: int | None = None
@@ -134,6 +135,9 @@ class Machine:
         """Load a program, its arguments and modules, and set the entry state; LoadError."""
         image = plan(program, ram=self.memory.size, kernel_args=kernel_args, modules=modules)
         self._reset()
+        if self._loaded:  # what the image leaves out is zero, as on a new machine
+            self.memory.restore({})
+        self._loaded = True
         for segment in image.segments:
             self.memory.write(segment.address, segment.data)
         for name, value in image.registers.items():
