@@ -20,9 +20,9 @@ PYTEST_ARGUMENTS ?=
 
 demo: build
 	@for guest in hello life rings probe_popf; do \
-		echo; echo "$$ seventeen run $$guest"; $(SEVENTEEN) run $$guest </dev/null || exit 1; \
+		echo; echo "> seventeen run $$guest"; $(SEVENTEEN) run $$guest </dev/null || exit 1; \
 	done
-	@echo; echo "$$ seventeen run os < guests/input/os.txt"
+	@echo; echo "> seventeen run os < guests/input/os.txt"
 	@$(SEVENTEEN) run os < guests/input/os.txt; status=$$?; \
 	echo; echo "The shell was told to exit with 5: the exit status is $$status."; test $$status = 5
 	@echo "Now try it yourself: $(SEVENTEEN) run os   (Ctrl-A X ends it)"

@@ -54,12 +54,14 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-def suggest(name: str, known: list[str]) -> str:
-    """``did you mean a, b?``, or else what there is."""
+def suggest(name: str, known: list[str], otherwise: str = "") -> str:
+    """``did you mean a, b?``; if nothing is close, `otherwise`, or else what there is."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=4, cutoff=0.6)
-    return f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return otherwise or f"there are {', '.join(known)}"
 
 
 @click.group(

@@ -26,7 +26,8 @@ def find_guest(name: str) -> Guest:
         if guest.name == name:
             return guest
     names = [guest.name for guest in GUESTS]
-    raise StopError(Stop.MISSING, f"no guest {name!r}; {suggest(name, names)}")
+    hint = suggest(name, names, "`seventeen guests` lists the guests")
+    raise StopError(Stop.MISSING, f"no file and no guest is named {name!r}; {hint}")
 
 
 def traits(guest: Guest) -> str:

@@ -33,7 +33,6 @@ def command(mnemonic: str | None) -> None:
     except (IsaError, KeyError):
         from hypervisor.cli import suggest
 
-        hint = suggest(mnemonic.lower(), known_mnemonics())
-        if not hint.startswith("did"):
-            hint = "`seventeen isa` lists the card"
+        otherwise = "`seventeen isa` prints the card"
+        hint = suggest(mnemonic.lower(), known_mnemonics(), otherwise)
         raise StopError(Stop.BAD_INPUT, f"no instruction {mnemonic!r}; {hint}") from None

@@ -37,10 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).symlink_to(ROOT / name)
     tools = place / ".bin"
     tools.mkdir()
-    script = f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m hypervisor "$@"\n'
-    (tools / "seventeen").write_text(script, encoding="utf-8")
-    (tools / "seventeen").chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
+    for name, arguments in {"seventeen": "-m hypervisor", "python": ""}.items():
+        script = f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" {arguments} "$@"\n'
+        (tools / name).write_text(script, encoding="utf-8")
+        (tools / name).chmod(0o755)
     return place
 
 
@@ -86,6 +86,12 @@ def test_commands_run_elsewhere_exist(text: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_library_example_runs_verbatim(folder: Path) -> None:
+    program = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)[0]
+    (folder / "example.py").write_text(program, encoding="utf-8")
+    assert run("python example.py", folder).stdout == "42\n"
+
+
 def test_inline_commands_are_known() -> None:
     """`seventeen WORD` in running text names a command that exists."""
     from hypervisor.cli import COMMANDS as KNOWN
@@ -115,7 +121,7 @@ def lines_of_code(path: Path) -> int:
         text = re.sub(r'^\s*"""(?:.|\n)*?"""', "", text, flags=re.MULTILINE)
     text = re.sub(r"/\*(?:.|\n)*?\*/", "", text)
     marks = {".py": "#", ".asm": ";", ".inc": ";"}.get(path.suffix, "//")
-    return sum(1 for line in text.split("\n") if line.strip() and not line.strip()[0] in marks)
+    return sum(1 for line in text.split("\n") if line.strip() and line.strip()[0] not in marks)
 
 
 def test_the_reading_order_is_short_enough_to_read() -> None:
