@@ -47,7 +47,7 @@ def assemble(
     preprocessor = Preprocessor(reporter, search, assembly.evaluate_text)
     preprocessor.predefine({**_PREDEFINED, "__FILE__": f'"{name}"', **(defines or {})})
     try:
-        assembly.run(preprocessor.run(name, source))
+        assembly.run(preprocessor.run(name, source.removeprefix("\ufeff")))
     except TooManyErrors:
         pass
     reporter.raise_if_errors()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAXIMUM_DATA: Final = 64 << 20
 MAXIMUM_SPACE: Final = 1 << 32
-MAXIMUM_JUMPS: Final = 1 << 16
+MAXIMUM_JUMPS: Final = 1 << 12
 _TYPES: Final = {"progbits": False, "nobits": True}
 _FLAGS: Final = {
     "write": ("writable", True), "nowrite": ("writable", False), "exec": ("executable", True),
@@ -263,17 +263,17 @@ class Directives:
             elif name not in ("alloc", "noalloc", "code", "data", "bss"):
                 raise SourceError(f"unknown section attribute '{name}'", attribute.column)
             return
+        if name not in ("align", "start", "vstart"):
+            raise SourceError(f"unknown section attribute '{name}='", attribute.column)
         value = self._number(attribute.value, f"'{name}'", 1)
         if name == "align":
             if value < 1 or value & (value - 1) or value > 1 << 20:
                 raise SourceError(f"{value} is not an alignment", attribute.column)
             section.align = value
-        elif name in ("start", "vstart"):
-            if not 0 <= value < MAXIMUM_SPACE:
-                raise SourceError(f"{value} is not an address", attribute.column)
-            setattr(section, "start" if name == "start" else "virtual", value)
+        elif not 0 <= value < MAXIMUM_SPACE:
+            raise SourceError(f"{value} is not an address", attribute.column)
         else:
-            raise SourceError(f"unknown section attribute '{name}='", attribute.column)
+            setattr(section, "start" if name == "start" else "virtual", value)
 
     def _do_symbols(self: Assembly, node: nodes.Symbols) -> None:  # type: ignore[misc]
         names = {self.full_name(name) for name, _ in node.names}

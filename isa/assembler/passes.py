@@ -17,18 +17,18 @@ from isa.assembler import nodes
 from isa.assembler.address import operand_of
 from isa.assembler.diagnostics import Location, Reporter, SourceError
 from isa.assembler.directives import Directives
-from isa.assembler.expressions import UNDEFINED, Hint, Linear, Value, number
+from isa.assembler.expressions import UNDEFINED, Hint, Linear, Value, known, number
 from isa.assembler.parser import parse_expression, parse_line
 from isa.assembler.preprocess import SourceLine
-from isa.assembler.sections import Section, new_section, place
+from isa.assembler.sections import Section, place
 from isa.assembler.source import SearchPath
 from isa.encoder import Encoding, encode
 from isa.errors import EncodeError
 from isa.operands import Immediate, Operand, Relative
 
-MAXIMUM_PASSES: Final = 200
+MAXIMUM_PASSES: Final = 100
 #: From this pass on no instruction shrinks any more.
-GROWING_PASS: Final = 40
+GROWING_PASS: Final = 30
 
 
 @dataclass(slots=True)
@@ -82,6 +82,7 @@ class Assembly(Directives):
         self.final = False
         self.changed = False
         self._current: Placed | None = None
+        self._moved = ("", SourceLine("", "", Location("", 0)))
         self._begin_pass()
 
     # -- What expressions ask --------------------------------------------------------------------
@@ -145,8 +146,14 @@ class Assembly(Directives):
             if not self._end_pass():
                 break
         else:
-            self.reporter.error(Location(self._last_file(), 0), 0, "sizes do not settle")
-        place(self.sections.values(), self.origin)
+            self._report_moving()
+            return
+        try:
+            place(self.sections.values(), self.origin)
+        except SourceError as error:
+            last = self.placed[-1].source
+            self.reporter.error(last.location, 0, error.message)
+            return
         self._begin_pass()
         self.pass_number += 1
         self.final = True
@@ -154,8 +161,11 @@ class Assembly(Directives):
             self._execute(placed)
         self._check_end()
 
-    def _last_file(self) -> str:
-        return self.placed[-1].source.location.file if self.placed else ""
+    def _report_moving(self) -> None:
+        """Say which symbol never comes to rest."""
+        name, source = self._moved
+        message = f"sizes do not settle: '{name}' moves in every pass"
+        self.reporter.error(source.location, 0, message, source.written)
 
     def _begin_pass(self) -> None:
         self.begin()
@@ -194,10 +204,10 @@ class Assembly(Directives):
             if line.statement is not None:
                 self.statement(line.statement)
         except SourceError as error:
-            self.complain(error.column, error.message)
+            column = error.column or getattr(line.statement, "column", 0)
+            self.complain(column, error.message)
         except EncodeError as error:
-            column = getattr(line.statement, "column", 0)
-            self.complain(column, str(error))
+            self.complain(getattr(line.statement, "column", 0), str(error))
 
     def complain(self, column: int, message: str) -> None:
         """Report an error, if it is there to stay: what precedes the last pass may be passing."""
@@ -236,10 +246,13 @@ class Assembly(Directives):
         if state.defined_in == self.pass_number:
             where = f"{state.location.file}:{state.location.line}"
             raise SourceError(f"'{name}' is already defined at {where}", column)
+        if self.final and not known(value):
+            raise SourceError(f"the value of '{name}' depends on itself", column)
         if state.value != value:
             if self.final:
-                raise SourceError(f"'{name}' does not settle: it was {state.value}", column)
+                raise SourceError(f"the value of '{name}' does not settle", column)
             self.changed = True
+            self._moved = (name, source)
             state.value = value
         state.defined_in = self.pass_number
 
@@ -315,6 +328,3 @@ def _widest(operand: Operand) -> Operand:
     if isinstance(operand, Immediate):
         return replace(operand, full=True)
     return operand
-
-
-__all__ = ["Assembly", "Emission", "Placed", "Section", "new_section"]

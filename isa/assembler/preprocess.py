@@ -9,22 +9,23 @@ defined above it. Conditions are in `conditions.py`, macros in `defines.py` and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from isa.assembler.conditions import Conditions
-from isa.assembler.defines import STRING, WORD, Define, Defines, split_arguments
+from isa.assembler.defines import STRING, WORD, Defines, split_arguments
 from isa.assembler.diagnostics import Call, Location, Reporter, SourceError
 from isa.assembler.lexer import DIRECTIVES, PREFIXES, mnemonics, read_string
 from isa.assembler.macros import BodyLine, Invocation, Macro, Macros, parse_header
 from isa.assembler.source import SearchPath, logical_lines, read_text
 
-MAXIMUM_LINES: Final = 1_000_000
+MAXIMUM_LINES: Final = 400_000
 MAXIMUM_DEPTH: Final = 64
 _DIRECTIVE: Final = re.compile(r"\s*%([A-Za-z]\w*)(?![\w(])\s*(.*)$", re.DOTALL)
 _DEFINE: Final = re.compile(rf"({WORD})(\(([^)]*)\))?\s*(.*)$", re.DOTALL)
 _CALL: Final = re.compile(rf"\s*(?:({WORD})\s*(:)?\s*)?", re.DOTALL)
+_MACRO_OPENERS: Final = frozenset({"macro", "imacro", "rmacro", "irmacro"})
 _COLLECTING: Final = {"macro": "endmacro", "rep": "endrep"}
 Evaluator = Callable[[str, Location], int]
 
@@ -190,6 +191,9 @@ class Preprocessor:
             lower = word.lower()
             if lower in mnemonics() or lower in DIRECTIVES or lower in PREFIXES:
                 return None
+            if any(macro in busy for macro in self.macros.find(word)):
+                column = first.start(1) + 1
+                raise SourceError(f"macro '{word}' calls itself: only an %rmacro may", column)
         second = _CALL.match(text, first.end())
         assert second is not None
         if second[1] is None or second[2] is not None:
@@ -216,10 +220,10 @@ class Preprocessor:
         collection = self._collection
         assert collection is not None and collection.body is not None
         name = match[1].lower() if match else ""
-        kinds = {"macro", "imacro", "rmacro", "irmacro"} if collection.macro else {"rep"}
-        if name in kinds:
+        is_macro = collection.opener == "macro"
+        if name == "rep" if not is_macro else name.endswith("macro") and name in _MACRO_OPENERS:
             collection.nesting += 1
-        elif name == _COLLECTING[collection.opener] or (collection.macro and name == "endm"):
+        elif name == _COLLECTING[collection.opener] or (is_macro and name == "endm"):
             collection.nesting -= 1
         if collection.nesting:
             collection.body.append(line)
@@ -256,21 +260,23 @@ class Preprocessor:
         handler(name, rest.strip(), line)
 
     def _do_macro(self, name: str, rest: str, line: BodyLine) -> None:
-        macro = parse_header(self.defines.expand(rest) if "%[" in rest else rest)
-        macro.recursive = "r" in name.removesuffix("macro")
-        self._collection = Collection(
-            "macro", line.location, line.written, macro, 0, name.startswith("i"), []
-        )
+        collection = Collection("macro", line.location, line.written, None, 0, body=[])
+        self._collection = collection  # a bad header's body is skipped all the same
+        collection.macro = parse_header(self._indirect(rest))
+        collection.macro.recursive = "r" in name.removesuffix("macro")
+        collection.fold = name.startswith("i")
 
     def _do_unmacro(self, name: str, rest: str, line: BodyLine) -> None:
         header = parse_header(rest)
         self.macros.remove(header.name, header.low, header.high)
 
     def _do_rep(self, name: str, rest: str, line: BodyLine) -> None:
+        collection = Collection("rep", line.location, line.written, None, 0, body=[])
+        self._collection = collection  # a bad count's body is skipped all the same
         repeats = self.evaluate(self.defines.expand(rest.removesuffix(".nolist")))
         if repeats > MAXIMUM_LINES:
             raise SourceError(f"cannot repeat {repeats} times: the most is {MAXIMUM_LINES}")
-        self._collection = Collection("rep", line.location, line.written, None, repeats, body=[])
+        collection.repeats = repeats
 
     def _do_exitrep(self, name: str, rest: str, line: BodyLine) -> None:
         self._leave("rep", "'%exitrep' outside of '%rep'")
@@ -400,5 +406,3 @@ _SYNONYMS: Final = {
     "line": "nothing", "use": "nothing", "endmacro": "end", "endm": "end", "endrep": "end",
     "unimacro": "unmacro", "idefstr": "defstr",
 }  # fmt: skip
-
-__all__ = ["Define", "Iterable", "Preprocessor", "SourceLine"]

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from isa.assembler.diagnostics import Diagnostic
+from isa.errors import AssemblyError
 
 #: Where a flat binary is loaded, and a program without `org` begins (guest-physical).
 DEFAULT_ORIGIN: Final = 0x100000
+MAXIMUM_FLAT: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,15 @@ class Program:
         return min(filled or [s.address for s in self.segments], default=DEFAULT_ORIGIN)
 
     def flat(self) -> bytes:
-        """The image from its origin to the end of the last byte with contents."""
+        """The image from its origin to the end of the last byte with contents.
+
+        `AssemblyError` where sections lie so far apart that it would be mostly nothing.
+        """
         origin = self.origin
         end = max((s.address + len(s.data) for s in self.segments if s.data), default=origin)
+        if end - origin > MAXIMUM_FLAT:
+            mebibytes = (end - origin) >> 20
+            raise AssemblyError(f"{self.name}: error: a flat image would take {mebibytes} MiB")
         image = bytearray(end - origin)
         for segment in self.segments:
             start = segment.address - origin

@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from isa.assembler.diagnostics import SourceError
+
 DEFAULT_ALIGN: Final = 4
+ADDRESS_SPACE: Final = 1 << 32
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +50,7 @@ def align_up(value: int, boundary: int) -> int:
 
 
 def place(sections: Iterable[Section], origin: int) -> None:
-    """Give every section its address."""
+    """Give every section its address; `SourceError` where there is none left."""
     every = [section for section in sections if not section.absolute]
     ordered = [s for s in every if s.name == ".text"]
     ordered += [s for s in every if s.name != ".text" and not s.nobits]
@@ -58,3 +61,5 @@ def place(sections: Iterable[Section], origin: int) -> None:
         section.load_address = cursor
         section.address = cursor if section.virtual is None else section.virtual
         cursor += section.size
+        if cursor > ADDRESS_SPACE or section.address + section.size > ADDRESS_SPACE:
+            raise SourceError(f"section {section.name} ends beyond 4 GiB")
