@@ -246,10 +246,11 @@ def test_base_is_added(lab: Lab) -> None:
     assert lab.get32(DATA + 0x10C) == 0x3344
 
 
-def test_flat_accesses_wrap_around(lab: Lab) -> None:
-    lab.put32(0, 0xAABBCCDD)
-    assert lab.run("mov eax, [0xFFFFFFFE]\nhlt").vector is None
-    assert lab.cpu["eax"] == 0xCCDDFFFF  # nothing at the top: all ones
+@pytest.mark.parametrize("source", ["mov eax, [0xFFFFFFFE]", "mov [edi-2], eax", "add [edi-1], ax"])
+def test_a_flat_segment_ends_too(lab: Lab, source: str) -> None:
+    assert lab.run(f"xor edi, edi\n{source}\nhlt").fault == (GP, 0)
+    assert lab.run("mov eax, [0xFFFFFFFC]\nhlt").vector is None
+    assert lab.cpu["eax"] == 0xFFFFFFFF  # nothing there: all ones
 
 
 def code_segment(lab: Lab, limit: int) -> None:
