@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 from isa.errors import EncodeError
+from isa.modrm import modrm_bytes
 from isa.operands import (
-    EBP,
     ECX,
-    ESP,
     SEGMENT_NAMES,
     SEGMENT_PREFIXES,
     ControlRegister,
@@ -43,11 +42,6 @@ OPERAND_SIZE_PREFIX: Final = 0x66
 ADDRESS_SIZE_PREFIX: Final = 0x67
 #: Bits of the widths that do not depend on the operand size.
 FIXED_WIDTHS: Final = {"b": 8, "w": 16, "d": 32, "q": 64}
-#: ModRM.rm of 16-bit addressing by the registers added (SDM volume 2, table 2-1).
-RM16: Final[dict[frozenset[int], int]] = {
-    frozenset(registers): rm
-    for rm, registers in enumerate(((3, 6), (3, 7), (5, 6), (5, 7), (6,), (7,), (5,), (3,)))
-}
 FIXED_REGISTERS: Final[dict[str, tuple[int, int]]] = {"AL": (0, 8), "CL": (1, 8), "DX": (2, 16)}
 SEGMENT_NUMBERS: Final = {name.upper(): number for number, name in enumerate(SEGMENT_NAMES)}
 
@@ -107,13 +101,12 @@ def _depends_on_size(row: Row) -> bool:
         return True
     if not row.operands:
         return any(mnemonic == row.mnemonic for mnemonic, size in ALIASES.values() if size)
-    return any(
-        code == "eAX" or (code not in FIXED_OPERANDS and code[1:] in {"v", "vw", "z", "bs", "p", "a"})
-        for code in row.operands
-    ) or row.parsed.low == "r"
+    sized = {"v", "vw", "z", "bs", "p", "a"}
+    codes = [code for code in row.operands if code not in FIXED_OPERANDS]
+    return "eAX" in row.operands or any(code[1:] in sized for code in codes)
 
 
-@lru_cache(maxsize=None)
+@cache
 def forms_of(mnemonic: str) -> tuple[Form, ...]:
     """Every form a spelling can mean; empty where the table has no such mnemonic."""
     name, forced = ALIASES.get(mnemonic, (mnemonic, None))
@@ -173,11 +166,7 @@ def _fixed_fits(code: str, operand: Operand, size: int) -> bool:
     if code in SEGMENT_NUMBERS:
         return isinstance(operand, SegmentRegister) and operand.number == SEGMENT_NUMBERS[code]
     if code in ("1", "3"):
-        return (
-            isinstance(operand, Immediate)
-            and operand.value == int(code)
-            and operand.size == 0
-        )
+        return isinstance(operand, Immediate) and operand.value == int(code) and operand.size == 0
     number, bits = FIXED_REGISTERS.get(code, (0, size))
     return isinstance(operand, Register) and (operand.number, operand.size) == (number, bits)
 
@@ -227,57 +216,6 @@ def _arrange(form: Form, operands: tuple[Operand, ...]) -> tuple[Operand, ...] |
         if isinstance(source, Register) and source.size == 32:
             return (operands[0], Register(source.number, 16))
     return None
-
-
-def _displacement(operand: Memory, *, can_omit: bool) -> tuple[int, bytes]:
-    """ModRM.mod and the displacement bytes of a based memory operand."""
-    bits = operand.address_size
-    value = operand.displacement & ((1 << bits) - 1)
-    wanted = operand.displacement_size
-    if value == 0 and can_omit and wanted in (None, 0):
-        return 0, b""
-    fits_byte = (value + 128) & ((1 << bits) - 1) <= 255
-    if wanted == 8 or (fits_byte and wanted in (None, 0)):
-        return 1, bytes([value & 0xFF])
-    return 2, value.to_bytes(bits // 8, "little")
-
-
-def _address32(operand: Memory, reg: int) -> bytes:
-    """ModRM, SIB and displacement of 32-bit addressing (SDM volume 2, tables 2-2 and 2-3)."""
-    base, index = operand.base, operand.index
-    displacement = (operand.displacement & 0xFFFFFFFF).to_bytes(4, "little")
-    if index == ESP:
-        raise EncodeError("esp cannot be an index")
-    if index is None and base is None:
-        return bytes([reg << 3 | 5]) + displacement
-    if index is None and base is not None and base != ESP:
-        mod, tail = _displacement(operand, can_omit=base != EBP)
-        return bytes([mod << 6 | reg << 3 | base]) + tail
-    scale = {1: 0, 2: 1, 4: 2, 8: 3}[operand.scale]
-    index_bits = 4 if index is None else index
-    if base is None:
-        return bytes([reg << 3 | 4, scale << 6 | index_bits << 3 | 5]) + displacement
-    mod, tail = _displacement(operand, can_omit=base != EBP)
-    return bytes([mod << 6 | reg << 3 | 4, scale << 6 | index_bits << 3 | base]) + tail
-
-
-def _address16(operand: Memory, reg: int) -> bytes:
-    """ModRM and displacement of 16-bit addressing."""
-    registers = frozenset(r for r in (operand.base, operand.index) if r is not None)
-    if not registers:
-        return bytes([reg << 3 | 6]) + (operand.displacement & 0xFFFF).to_bytes(2, "little")
-    if registers not in RM16 or operand.scale != 1:
-        raise EncodeError("16-bit addressing adds bx or bp to si or di, and nothing else")
-    rm = RM16[registers]
-    mod, tail = _displacement(operand, can_omit=rm != 6)
-    return bytes([mod << 6 | reg << 3 | rm]) + tail
-
-
-def _modrm(operand: Operand, reg: int) -> bytes:
-    if isinstance(operand, Memory):
-        return _address16(operand, reg) if operand.address_size == 16 else _address32(operand, reg)
-    assert isinstance(operand, Register)
-    return bytes([0xC0 | reg << 3 | operand.number])
 
 
 def _immediate(value: int, size: int, *, signed: bool, warnings: list[str]) -> bytes:
@@ -350,7 +288,7 @@ def _head(form: Form, operands: Sequence[Operand]) -> bytes:
     if not parsed.modrm:
         return opcode
     assert rm is not None
-    return opcode + _modrm(rm, reg)
+    return opcode + modrm_bytes(rm, reg)
 
 
 def _relative(form: Form, head: bytes, operand: Relative, address: int) -> bytes | None:
@@ -411,7 +349,7 @@ _TAKEN_BY: Final[dict[type, str]] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def _candidates(mnemonic: str, kinds: tuple[type, ...], far: bool) -> tuple[Form, ...]:
     """The forms of a mnemonic worth a closer look for operands of these classes."""
 

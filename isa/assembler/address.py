@@ -7,7 +7,7 @@ held by tests. `passes.py` calls this for each instruction in each pass.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from isa.assembler.diagnostics import SourceError
 from isa.assembler.expressions import (
@@ -39,13 +39,13 @@ _SPLIT_SCALES = (3, 5, 9)
 _MODES_16 = {frozenset(pair) for pair in ((3, 6), (3, 7), (5, 6), (5, 7), (6,), (7,), (5,), (3,))}
 
 
-@lru_cache(maxsize=None)
+@cache
 def only_short(mnemonic: str) -> bool:
     """Whether the table has no near form of this branch (loop, jecxz)."""
     return all(form.codes[0] == "Jb" for form in forms_of(mnemonic))
 
 
-@lru_cache(maxsize=None)
+@cache
 def takes_target(mnemonic: str) -> bool:
     """Whether a plain number after this mnemonic is a place to go to."""
     return any(form.codes and form.codes[0][0] == "J" for form in forms_of(mnemonic))
@@ -113,7 +113,7 @@ def _target(node: OperandNode, value: Value, instruction: Instruction, scope: Sc
     elif size == 32 and node.size == 16:
         size = 16
     here = scope.place()
-    constant, terms = parts(value)
+    _, terms = parts(value)
     if any(term is UNKNOWN for term, _ in terms):
         return Relative(0, size)
     if terms != parts(here)[1] and not size:
@@ -150,7 +150,7 @@ def _memory(node: OperandNode, instruction: Instruction, scope: Scope) -> Memory
         value = node.expression.evaluate(scope)
     finally:
         scope.hint = None
-    constant, terms = parts(value)
+    _, terms = parts(value)
     registers = [(term, c) for term, c in terms if isinstance(term, AnyRegister)]
     relocated = any(is_base(term) or term is UNKNOWN for term, _ in terms)
     size = _address_size(node, registers, instruction.prefixes.address_size)
@@ -173,9 +173,7 @@ def _memory(node: OperandNode, instruction: Instruction, scope: Scope) -> Memory
     )  # fmt: skip
 
 
-def _address_size(
-    node: OperandNode, registers: list[tuple[AnyRegister, int]], prefix: int
-) -> int:
+def _address_size(node: OperandNode, registers: list[tuple[AnyRegister, int]], prefix: int) -> int:
     sizes = set()
     for register, _ in registers:
         if not isinstance(register, Register) or register.size == 8:
@@ -206,12 +204,10 @@ def _arrange_32(
         raise SourceError("an address has at most two registers", node.column)
     base, index, scale = _roles(node, sorted(registers, key=lambda pair: pair[0].name))
     hinted = hint.register.number if isinstance(hint.register, Register) else None
-    if scale == 1 and base is not None and index is not None and base != index:
-        if (hinted == base and hint.kind == "not base") or (
-            hinted == index and hint.kind == "base"
-        ):
-            base, index = index, base
     not_base = hint.kind == "not base"
+    swap = hinted == base if not_base else hinted == index and hint.kind == "base"
+    if swap and scale == 1 and base is not None and index is not None:
+        base, index = index, base
     nosplit = "nosplit" in node.address_words
     if base is None and scale == 1 and not (nosplit and not_base and hinted == index):
         base, index = index, None
@@ -219,9 +215,8 @@ def _arrange_32(
         double = scale == 2 and index != ESP and (not nosplit or hint.kind == "summed")
         if double or scale in _SPLIT_SCALES:
             base, scale = index, scale - 1
-    elif index is None and base is not None and base != ESP and nosplit and not_base:
-        if hinted == base:
-            base, index, scale = None, base, 1
+    elif index is None and base not in (None, ESP) and nosplit and not_base and hinted == base:
+        base, index, scale = None, base, 1
     if scale == 1 and index == ESP:
         base, index = index, base
     if index == ESP or (index is not None and scale not in (1, 2, 4, 8)):

@@ -1,8 +1,9 @@
-"""`assemble`: text to `Program`, through all stages. See the package's docstring for their order."""
+"""`assemble`: text to `Program`, through all stages; the package's docstring has their order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from isa.assembler.diagnostics import Location, Reporter, SourceError, TooManyErrors
@@ -46,10 +47,8 @@ def assemble(
     assembly = Assembly(reporter, search, origin)
     preprocessor = Preprocessor(reporter, search, assembly.evaluate_text)
     preprocessor.predefine({**_PREDEFINED, "__FILE__": f'"{name}"', **(defines or {})})
-    try:
+    with suppress(TooManyErrors):
         assembly.run(preprocessor.run(name, source.removeprefix("\ufeff")))
-    except TooManyErrors:
-        pass
     reporter.raise_if_errors()
     return _program(assembly, name, source)
 

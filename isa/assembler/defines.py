@@ -107,8 +107,7 @@ class Defines:
             raise SourceError(f"macros are nested more than {MAXIMUM_DEPTH} deep")
         result: list[str] = []
         position = length = 0
-        for match in iter(lambda: _PIECES.search(text, position), None):
-            assert match is not None
+        while match := _PIECES.search(text, position):
             result.append(text[position : match.start()])
             piece, position = self._piece(match, text, busy, depth)
             result.append(piece)

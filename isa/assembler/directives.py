@@ -6,19 +6,29 @@ statement, in every pass.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from isa.assembler import nodes
 from isa.assembler.diagnostics import SourceError
-from isa.assembler.expressions import Expression, String, Value, absolute, known, number, parts
+from isa.assembler.expressions import (
+    Expression,
+    Hint,
+    String,
+    Value,
+    absolute,
+    known,
+    number,
+    parts,
+)
+from isa.assembler.preprocess import SourceLine
 from isa.assembler.sections import Section, new_section
 from isa.assembler.source import SearchPath
 from isa.encoder import Encoding, encode
+from isa.operands import Operand
 from isa.registers import AnyRegister
-
-if TYPE_CHECKING:
-    from isa.assembler.passes import Assembly
 
 MAXIMUM_DATA: Final = 64 << 20
 MAXIMUM_SPACE: Final = 1 << 32
@@ -30,11 +40,65 @@ _FLAGS: Final = {
 }  # fmt: skip
 
 
-class Directives:
-    """Runs statements; the other half of `Assembly`."""
+@dataclass(slots=True)
+class Memo:
+    """The last encoding at a place, and the operands it was of."""
+
+    operands: tuple[Operand, ...] = ()
+    encoding: Encoding | None = None
+
+
+@dataclass(slots=True)
+class Placed:
+    """A source line in its place, over all passes."""
+
+    source: SourceLine
+    line: nodes.Line
+    memo: Memo = field(default_factory=Memo)
+
+
+class Directives(ABC):
+    """Runs statements. What it needs of the passes is abstract here."""
 
     sections: dict[str, Section]
     section: Section
+    final: bool  #: this is the pass that makes the bytes
+    hint: Hint | None
+    times_start: Value | None  #: what ``$`` is within `times`
+    placed_now: Placed | None  #: the line being run
+
+    @abstractmethod
+    def symbol(self, name: str, column: int) -> Value: ...
+
+    @abstractmethod
+    def here(self) -> Value: ...
+
+    @abstractmethod
+    def place(self) -> Value: ...
+
+    @abstractmethod
+    def section_start(self) -> Value: ...
+
+    @abstractmethod
+    def full_name(self, name: str) -> str: ...
+
+    @abstractmethod
+    def define(self, name: str, value: Value, column: int) -> None: ...
+
+    @abstractmethod
+    def warn(self, column: int, message: str) -> None: ...
+
+    @abstractmethod
+    def instruction(self, node: nodes.Instruction) -> Encoding: ...
+
+    @abstractmethod
+    def check_encoding(self, node: nodes.Instruction, encoding: Encoding) -> None: ...
+
+    @abstractmethod
+    def emit(self, data: bytes) -> None: ...
+
+    @abstractmethod
+    def reserve(self, count: int) -> None: ...
 
     def __init__(self, search: SearchPath, origin: int) -> None:
         self.search = search
@@ -51,8 +115,7 @@ class Directives:
         self._structure: tuple[str, Section, str] | None = None
         self._instance: tuple[str, int] | None = None
         self._handlers: dict[type, Callable[[Any], None]] = {
-            kind: getattr(self, f"_do_{kind.__name__.lower()}")
-            for kind in nodes.Statement.__args__
+            kind: getattr(self, f"_do_{kind.__name__.lower()}") for kind in nodes.Statement.__args__
         }
 
     def begin(self) -> None:
@@ -72,50 +135,50 @@ class Directives:
             return f"expected 'iend' for 'istruc {self._instance[0]}', found the end"
         return None
 
-    def statement(self: Assembly, node: nodes.Statement) -> None:  # type: ignore[misc]
+    def statement(self, node: nodes.Statement) -> None:
         self._handlers[type(node)](node)
 
-    def _number(self: Assembly, node: Expression, what: str, unknown: int = 0) -> int:  # type: ignore[misc]
+    def _number(self, node: Expression, what: str, unknown: int = 0) -> int:
         """The plain number an expression is; `unknown` while it is not known."""
         value = node.evaluate(self)
         return number(value, node.column, what) if known(value) else unknown
 
-    def check_room(self: Assembly, count: int) -> int:  # type: ignore[misc]
+    def check_room(self, count: int) -> int:
         """The count, if a section may grow by so many bytes of contents."""
         if count < 0 or self.section.offset + count > MAXIMUM_DATA:
             raise SourceError(f"a section cannot hold more than {MAXIMUM_DATA >> 20} MiB")
         return count
 
-    def check_space(self: Assembly, count: int) -> None:  # type: ignore[misc]
+    def check_space(self, count: int) -> None:
         if self.section.offset + count > MAXIMUM_SPACE:
             raise SourceError("this much space does not fit in 4 GiB")
 
     # -- Instructions and data -------------------------------------------------------------------
 
-    def _do_instruction(self: Assembly, node: nodes.Instruction) -> None:  # type: ignore[misc]
+    def _do_instruction(self, node: nodes.Instruction) -> None:
         encoding = self.instruction(node)
         if self.final:
             self.check_encoding(node, encoding)
         self.emit(encoding.data)
 
-    def _do_loneprefix(self: Assembly, node: nodes.LonePrefix) -> None:  # type: ignore[misc]
+    def _do_loneprefix(self, node: nodes.LonePrefix) -> None:
         self.emit(self._prefix_alone(node))
 
     def _prefix_alone(self, node: nodes.LonePrefix) -> bytes:
         # A prefix before nop is nop's bytes after the prefix's.
         return encode("nop", (), prefixes=node.prefixes).data[:-1]
 
-    def _do_data(self: Assembly, node: nodes.Data) -> None:  # type: ignore[misc]
+    def _do_data(self, node: nodes.Data) -> None:
         self.emit(self._data(node))
 
-    def _data(self: Assembly, node: nodes.Data) -> bytes:  # type: ignore[misc]
+    def _data(self, node: nodes.Data) -> bytes:
         data = bytearray()
         for item in node.items:
             data += self._item(item, node.width)
             self.check_room(len(data))
         return bytes(data)
 
-    def _item(self: Assembly, item: nodes.Item, width: int) -> bytes:  # type: ignore[misc]
+    def _item(self, item: nodes.Item, width: int) -> bytes:
         if item.repeated:
             assert item.value is not None
             count = self._number(item.value, "the count of 'dup'")
@@ -131,7 +194,7 @@ class Directives:
             return text + bytes(-len(text) % width)
         return self._datum(item.value.evaluate(self), width, item.column)
 
-    def _datum(self: Assembly, value: Value, width: int, column: int) -> bytes:  # type: ignore[misc]
+    def _datum(self, value: Value, width: int, column: int) -> bytes:
         if any(isinstance(term, AnyRegister) for term, _ in parts(value)[1]):
             raise SourceError("expected a number or an address, found a register", column)
         plain = absolute(value)
@@ -140,24 +203,24 @@ class Directives:
             self.warn(column, f"value {value} does not fit in {bits} bits; its low bits are used")
         return (plain & ((1 << bits) - 1)).to_bytes(width, "little")
 
-    def _do_reserve(self: Assembly, node: nodes.Reserve) -> None:  # type: ignore[misc]
+    def _do_reserve(self, node: nodes.Reserve) -> None:
         self.reserve(self._space(node))
 
-    def _space(self: Assembly, node: nodes.Reserve) -> int:  # type: ignore[misc]
+    def _space(self, node: nodes.Reserve) -> int:
         count = self._number(node.count, "the amount of space")
         if count < 0:
             raise SourceError(f"cannot reserve {count} units of space", node.column)
         return count * node.width
 
-    def _do_incbin(self: Assembly, node: nodes.Incbin) -> None:  # type: ignore[misc]
+    def _do_incbin(self, node: nodes.Incbin) -> None:
         self.emit(self._included(node))
 
-    def _included(self: Assembly, node: nodes.Incbin) -> bytes:  # type: ignore[misc]
-        assert self._current is not None
+    def _included(self, node: nodes.Incbin) -> bytes:
+        assert self.placed_now is not None
         data = self._files.get(node.name)
         if data is None:
             try:
-                path = self.search.find(node.name, self._current.source.location.file)
+                path = self.search.find(node.name, self.placed_now.source.location.file)
                 if path.stat().st_size > MAXIMUM_DATA:
                     raise SourceError(f"'{node.name}' is larger than {MAXIMUM_DATA >> 20} MiB")
                 data = path.read_bytes()
@@ -171,16 +234,16 @@ class Directives:
         if node.length is not None:
             length = self._number(node.length, "the length")
         if skip < 0 or length < 0:
-            raise SourceError("'incbin' cannot skip or take a negative number of bytes", node.column)
+            raise SourceError("'incbin' cannot take or skip less than nothing", node.column)
         return data[skip : skip + length]
 
-    def _do_times(self: Assembly, node: nodes.Times) -> None:  # type: ignore[misc]
+    def _do_times(self, node: nodes.Times) -> None:
         count = self._number(node.count, "the count of 'times'")
         if count < 0:
             raise SourceError(f"'times' cannot repeat {count} times", node.column)
         self._repeat(node.body, count)
 
-    def _repeat(self: Assembly, body: nodes.Statement, count: int) -> None:  # type: ignore[misc]
+    def _repeat(self, body: nodes.Statement, count: int) -> None:
         """Run a statement so many times; `$` stays where the first began, as in NASM."""
         if isinstance(body, nodes.Reserve):
             self.reserve(self._space(body) * count)
@@ -195,11 +258,11 @@ class Directives:
         else:
             raise SourceError("only instructions and data can be repeated", body.column)
 
-    def _emit_times(self: Assembly, data: bytes, count: int) -> None:  # type: ignore[misc]
+    def _emit_times(self, data: bytes, count: int) -> None:
         self.check_room(len(data) * count)
         self.emit(data * count)
 
-    def _repeat_instruction(self: Assembly, body: nodes.Instruction, count: int) -> None:  # type: ignore[misc]
+    def _repeat_instruction(self, body: nodes.Instruction, count: int) -> None:
         if count == 0:
             return
         encoding = self.instruction(body)
@@ -227,7 +290,7 @@ class Directives:
 
     # -- Alignment -------------------------------------------------------------------------------
 
-    def _do_align(self: Assembly, node: nodes.Align) -> None:  # type: ignore[misc]
+    def _do_align(self, node: nodes.Align) -> None:
         boundary = self._number(node.boundary, "the alignment", 1)
         if boundary < 1 or boundary & (boundary - 1):
             raise SourceError(f"{boundary} is not a power of two", node.column)
@@ -244,7 +307,7 @@ class Directives:
 
     # -- Sections and symbols --------------------------------------------------------------------
 
-    def _do_sectionchange(self: Assembly, node: nodes.SectionChange) -> None:  # type: ignore[misc]
+    def _do_sectionchange(self, node: nodes.SectionChange) -> None:
         section = self.sections.get(node.name)
         if section is None:
             section = self.sections[node.name] = new_section(node.name)
@@ -252,7 +315,7 @@ class Directives:
             self._attribute(section, attribute)
         self.section = section
 
-    def _attribute(self: Assembly, section: Section, attribute: nodes.Attribute) -> None:  # type: ignore[misc]
+    def _attribute(self, section: Section, attribute: nodes.Attribute) -> None:
         name = attribute.name
         if attribute.value is None:
             if name in _TYPES:
@@ -275,7 +338,7 @@ class Directives:
         else:
             setattr(section, "start" if name == "start" else "virtual", value)
 
-    def _do_symbols(self: Assembly, node: nodes.Symbols) -> None:  # type: ignore[misc]
+    def _do_symbols(self, node: nodes.Symbols) -> None:
         names = {self.full_name(name) for name, _ in node.names}
         if node.kind == "global":
             self.exports |= names
@@ -284,7 +347,7 @@ class Directives:
         elif node.kind == "common":
             raise SourceError("'common' is not supported: reserve the space in .bss", node.column)
 
-    def _do_numeric(self: Assembly, node: nodes.Numeric) -> None:  # type: ignore[misc]
+    def _do_numeric(self, node: nodes.Numeric) -> None:
         value = self._number(node.value, f"'{node.kind}'")
         if node.kind == "bits":
             if value != 32:
@@ -298,16 +361,16 @@ class Directives:
         else:
             self.section = Section("absolute", absolute=True, address=value, offset=value)
 
-    def _do_equ(self: Assembly, node: nodes.Equ) -> None:  # type: ignore[misc]
-        if self._current is None or self._current.line.label is None:
+    def _do_equ(self, node: nodes.Equ) -> None:
+        if self.placed_now is None or self.placed_now.line.label is None:
             raise SourceError("'equ' needs a label before it", node.column)
 
     def _do_ignored(self, node: nodes.Ignored) -> None:
-        pass
+        return
 
     # -- Structures ------------------------------------------------------------------------------
 
-    def _do_struc(self: Assembly, node: nodes.Struc) -> None:  # type: ignore[misc]
+    def _do_struc(self, node: nodes.Struc) -> None:
         if self._structure is not None:
             raise SourceError("a structure cannot be inside another", node.column)
         start = 0 if node.offset is None else self._number(node.offset, "the offset")
@@ -316,7 +379,7 @@ class Directives:
         self.scope = node.name
         self.define(node.name, start, node.column)
 
-    def _do_endstruc(self: Assembly, node: nodes.EndStruc) -> None:  # type: ignore[misc]
+    def _do_endstruc(self, node: nodes.EndStruc) -> None:
         if self._structure is None:
             raise SourceError("'endstruc' without 'struc'", node.column)
         name, outer, _ = self._structure
@@ -325,19 +388,19 @@ class Directives:
         self.section = outer
         self.define(f"{name}_size", size, node.column)
 
-    def _do_istruc(self: Assembly, node: nodes.Istruc) -> None:  # type: ignore[misc]
+    def _do_istruc(self, node: nodes.Istruc) -> None:
         if self._instance is not None:
             raise SourceError("a structure cannot be inside another", node.column)
         self._instance = (node.name, self.section.offset)
 
-    def _pad_to(self: Assembly, offset: int, column: int) -> None:  # type: ignore[misc]
+    def _pad_to(self, offset: int, column: int) -> None:
         assert self._instance is not None
         padding = self._instance[1] + offset - self.section.offset
         if padding < 0:
             raise SourceError(f"this place is already {-padding} bytes behind", column)
         self._emit_times(b"\0", padding)
 
-    def _do_at(self: Assembly, node: nodes.At) -> None:  # type: ignore[misc]
+    def _do_at(self, node: nodes.At) -> None:
         if self._instance is None:
             raise SourceError("'at' without 'istruc'", node.column)
         outer, self.scope = self.scope, self._instance[0]  # .field is the structure's
@@ -351,7 +414,7 @@ class Directives:
         if node.body is not None:
             self._repeat(node.body, 1)
 
-    def _do_iend(self: Assembly, node: nodes.Iend) -> None:  # type: ignore[misc]
+    def _do_iend(self, node: nodes.Iend) -> None:
         if self._instance is None:
             raise SourceError("'iend' without 'istruc'", node.column)
         size = self.symbol(f"{self._instance[0]}_size", node.column)

@@ -45,9 +45,9 @@ def has_multiboot_header(image: bytes) -> bool:
     window = image[:MULTIBOOT_SEARCH]
     position = window.find(struct.pack("<I", MULTIBOOT_MAGIC))
     while position >= 0:
-        if position % 4 == 0 and position + 12 <= len(window):
-            if sum(struct.unpack_from("<III", window, position)) & 0xFFFFFFFF == 0:
-                return True
+        words = struct.unpack("<III", window[position : position + 12].ljust(12, b"\0"))
+        if position % 4 == 0 and position + 12 <= len(window) and sum(words) & 0xFFFFFFFF == 0:
+            return True
         position = window.find(struct.pack("<I", MULTIBOOT_MAGIC), position + 1)
     return False
 
@@ -128,9 +128,7 @@ def _program_header(segment: Segment, offset: int) -> bytes:
     )  # fmt: skip
 
 
-def _section_headers(
-    sections: list[_Section], offsets: Iterable[int], names: list[int]
-) -> bytes:
+def _section_headers(sections: list[_Section], offsets: Iterable[int], names: list[int]) -> bytes:
     rows = [bytes(_SECTION_SIZE)]
     for section, offset, name in zip(sections, offsets, names, strict=True):
         rows.append(

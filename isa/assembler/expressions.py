@@ -190,7 +190,8 @@ PRECEDENCE: Final[dict[str, int]] = {
     )
     for operator in operators.split()
 }  # fmt: skip
-COMPARISONS: Final = frozenset("= == <> != < <= > >=".split())
+DIVISIONS: Final = frozenset({"/", "//", "%", "%%"})
+COMPARISONS: Final = frozenset({"=", "==", "<>", "!=", "<", "<=", ">", ">="})
 
 
 def number(value: Value, column: int, what: str) -> int:
@@ -318,16 +319,16 @@ class Binary:
         if isinstance(left, int):
             return scale(right, left)
         if isinstance(right, int):
-            if hint is not None and hint.kind == "base":
-                if any(term == hint.register for term, _ in left.terms):
-                    hint.kind = "not base"
+            base = hint.register if hint is not None and hint.kind == "base" else None
+            if hint is not None and base in [term for term, _ in left.terms]:
+                hint.kind = "not base"
             return scale(left, right)
         if not known(left) or not known(right):
             return UNDEFINED
         raise SourceError("'*' needs a number on one side", self.column)
 
     def apply(self, left: int, right: int) -> int:
-        if right == 0 and self.operator in ("/", "//", "%", "%%"):
+        if right == 0 and self.operator in DIVISIONS:
             raise SourceError("division by zero", self.right.column)
         return wrap(OPERATORS[self.operator](left, right))
 
@@ -372,16 +373,14 @@ def make_unary(operator: str, operand: Expression, column: int) -> Expression:
 def make_binary(operator: str, left: Expression, right: Expression, column: int) -> Expression:
     depth = max(left.depth, right.depth) + 1
     node = Binary(operator, left, right, column, depth, left.constant and right.constant)
-    if isinstance(left, Number) and isinstance(right, Number):
-        if right.value or operator not in ("/", "//", "%", "%%"):
-            return Number(node.apply(left.value, right.value), left.column)
+    defined = operator not in DIVISIONS or right != Number(0, right.column)
+    if isinstance(left, Number) and isinstance(right, Number) and defined:
+        return Number(node.apply(left.value, right.value), left.column)
     _check_depth(depth, column)
     return node
 
 
-def make_choice(
-    condition: Expression, yes: Expression, no: Expression, column: int
-) -> Expression:
+def make_choice(condition: Expression, yes: Expression, no: Expression, column: int) -> Expression:
     depth = _check_depth(max(condition.depth, yes.depth, no.depth) + 1, column)
     constant = condition.constant and yes.constant and no.constant
     return Choice(condition, yes, no, column, depth, constant)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final
 
 from lark import Token
@@ -44,10 +44,10 @@ DIRECTIVES: Final[dict[str, str]] = {
 _STILL_AT_HEAD: Final = frozenset({"TIMES", "ALIGN", "AT", "PREFIX"})
 #: Words with a meaning among operands.
 OPERAND_WORDS: Final[dict[str, str]] = {
-    **{size: "SIZE" for size in SIZES},
+    **dict.fromkeys(SIZES, "SIZE"),
     "strict": "STRICT", "short": "DISTANCE", "near": "DISTANCE", "far": "DISTANCE",
     "nosplit": "ADDRESSING", "abs": "ADDRESSING", "rel": "ADDRESSING",
-    **{name: "REGISTER" for name in BY_NAME},
+    **dict.fromkeys(BY_NAME, "REGISTER"),
 }  # fmt: skip
 _PUNCTUATION: Final[dict[str, str]] = {
     ",": "_COMMA", ":": "_COLON", "(": "_LEFT", ")": "_RIGHT", "[": "_OPEN", "]": "_CLOSE",
@@ -86,7 +86,7 @@ _ESCAPE: Final = re.compile(
 MAXIMUM_NESTING: Final = 200
 
 
-@lru_cache(maxsize=None)
+@cache
 def mnemonics() -> frozenset[str]:
     """Every spelling of every instruction in the table."""
     names = set(ALIASES)
@@ -147,10 +147,9 @@ def tokens_of(text: str, *, head: bool = True) -> list[Token]:
     position, nesting, length = 0, 0, len(text.rstrip())
     while position < length:
         match = _TOKEN.match(text, position)
-        if match is None:
-            _refuse(text, position)
+        if match is None or match.lastgroup is None:
+            raise _unexpected(text, position)
         kind = match.lastgroup
-        assert kind is not None
         word = match.group(kind)
         start = match.start(kind)
         position = match.end()
@@ -209,13 +208,13 @@ def _classify(word: str, head: bool, first: bool, text: str, end: int) -> tuple[
     return "NAME", word
 
 
-def _refuse(text: str, position: int) -> None:
+def _unexpected(text: str, position: int) -> SourceError:
     start = position + len(text[position:]) - len(text[position:].lstrip())
     found = text[start]
     if found in "\"'`":
-        raise SourceError(f"this string has no closing {found}", start + 1)
+        return SourceError(f"this string has no closing {found}", start + 1)
     shown = found if found.isprintable() else f"character {ord(found)}"
-    raise SourceError(f"unexpected {shown}", start + 1)
+    return SourceError(f"unexpected {shown}", start + 1)
 
 
 class LineLexer(Lexer):

@@ -17,7 +17,7 @@ def _rows(entry: ListingEntry) -> list[str]:
         return [""]
     if entry.reserved:
         return [f"{entry.offset:08X} <res {entry.reserved:X}h>"]
-    rows = []
+    rows: list[str] = []
     for start in range(0, len(entry.data), _BYTES_PER_LINE):
         more = "-" if start + _BYTES_PER_LINE < len(entry.data) else ""
         chunk = entry.data[start : start + _BYTES_PER_LINE].hex().upper()

@@ -67,7 +67,8 @@ def split_parameters(text: str, limit: int = UNLIMITED) -> list[str]:
     """The arguments of a macro call: split at commas, braces group; at most `limit` of them."""
     if not text.strip():
         return []
-    pieces, position, start = [], 0, 0
+    pieces: list[str] = []
+    position = start = 0
     marks = re.compile(rf"{STRING}|[,{{]")
     while len(pieces) + 1 < limit:
         match = marks.search(text, position)
@@ -141,7 +142,7 @@ class Invocation:
         first, last = (n + count + 1 if n < 0 else n for n in (first, last))
         step = 1 if last >= first else -1
         low, high = max(min(first, last), 1), min(max(first, last), count)
-        numbers = [n for n in range(low, high + 1)][::step]
+        numbers = range(low, high + 1)[::step]
         return ",".join(self.argument(n) for n in numbers)
 
     def _numbered(self, sign: str, digits: str) -> str:

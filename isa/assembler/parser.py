@@ -228,7 +228,7 @@ class _Actions(_Operands):
         return nodes.Equ(children[1], children[1].column)
 
     def incbin(self, children: Children) -> nodes.Statement:
-        token, name, *rest = children
+        _, name, *rest = children
         text = name.value.decode("utf-8", "surrogateescape")
         skip, length = [*rest, None, None][:2]
         return nodes.Incbin(text, skip, length, name.column)
@@ -333,7 +333,7 @@ def _complain(error: UnexpectedToken, text: str, tokens: list[Token]) -> SourceE
 def _parse(text: str, start: str) -> Any:
     tokens = tokens_of(text, head=start == "line")
     try:
-        return _lark().parse(tokens, start=start)  # type: ignore[arg-type]
+        return _lark().parse(tokens, start=start)
     except UnexpectedToken as error:
         raise _complain(error, text, tokens) from None
 

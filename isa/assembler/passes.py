@@ -10,13 +10,13 @@ on no symbol are encoded once. Directives are in `directives.py`; read it next.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from isa.assembler import nodes
 from isa.assembler.address import operand_of
 from isa.assembler.diagnostics import Location, Reporter, SourceError
-from isa.assembler.directives import Directives
+from isa.assembler.directives import Directives, Placed
 from isa.assembler.expressions import UNDEFINED, Hint, Linear, Value, known, number
 from isa.assembler.parser import parse_expression, parse_line
 from isa.assembler.preprocess import SourceLine
@@ -37,23 +37,6 @@ class SymbolState:
     location: Location
     text: str
     defined_in: int  #: the pass that last defined it
-
-
-@dataclass(slots=True)
-class Memo:
-    """The last encoding at a place, and the operands it was of."""
-
-    operands: tuple[Operand, ...] = ()
-    encoding: Encoding | None = None
-
-
-@dataclass(slots=True)
-class Placed:
-    """A source line in its place, over all passes."""
-
-    source: SourceLine
-    line: nodes.Line
-    memo: Memo = field(default_factory=Memo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +64,7 @@ class Assembly(Directives):
         self.pass_number = 0
         self.final = False
         self.changed = False
-        self._current: Placed | None = None
+        self.placed_now: Placed | None = None
         self._moved = ("", SourceLine("", "", Location("", 0)))
         self._begin_pass()
 
@@ -196,7 +179,7 @@ class Assembly(Directives):
             return nodes.Line(None, None)
 
     def _execute(self, placed: Placed) -> None:
-        self._current = placed
+        self.placed_now = placed
         line = placed.line
         try:
             if line.label is not None:
@@ -211,13 +194,13 @@ class Assembly(Directives):
 
     def complain(self, column: int, message: str) -> None:
         """Report an error, if it is there to stay: what precedes the last pass may be passing."""
-        if self.final and self._current is not None:
-            source = self._current.source
+        if self.final and self.placed_now is not None:
+            source = self.placed_now.source
             self.reporter.error(source.location, column, message, source.written)
 
     def warn(self, column: int, message: str) -> None:
-        if self.final and self._current is not None:
-            source = self._current.source
+        if self.final and self.placed_now is not None:
+            source = self.placed_now.source
             self.reporter.warning(source.location, column, message, source.written)
 
     # -- Symbols ---------------------------------------------------------------------------------
@@ -235,7 +218,7 @@ class Assembly(Directives):
 
     def define(self, name: str, value: Value, column: int) -> None:
         state = self.symbols.get(name)
-        source = self._current.source if self._current else None
+        source = self.placed_now.source if self.placed_now else None
         assert source is not None
         if state is None:
             self.symbols[name] = SymbolState(
@@ -263,17 +246,17 @@ class Assembly(Directives):
         if node.encoding is not None:
             return node.encoding
         operands = tuple(operand_of(operand, node, self) for operand in node.operands)
-        assert self._current is not None
-        memo = self._current.memo
+        assert self.placed_now is not None
+        memo = self.placed_now.memo
         if memo.encoding is not None and memo.operands == operands:
             return memo.encoding
         far = any(operand.distance == "far" for operand in node.operands)
         encoding = encode(node.mnemonic, operands, prefixes=node.prefixes, far=far)
         previous = memo.encoding
-        if self.pass_number >= GROWING_PASS and previous is not None and not self.final:
-            if len(encoding.data) < len(previous.data):
-                operands = tuple(map(_widest, operands))
-                encoding = encode(node.mnemonic, operands, prefixes=node.prefixes, far=far)
+        growing = self.pass_number >= GROWING_PASS and not self.final
+        if growing and previous is not None and len(encoding.data) < len(previous.data):
+            operands = tuple(map(_widest, operands))
+            encoding = encode(node.mnemonic, operands, prefixes=node.prefixes, far=far)
         memo.operands, memo.encoding = operands, encoding
         if node.constant and not any(isinstance(o, Relative) for o in operands):
             node.encoding = encoding
@@ -283,8 +266,8 @@ class Assembly(Directives):
         """In the last pass: say what is wrong with an instruction that has been encoded."""
         for warning in encoding.warnings:
             self.warn(node.column, warning)
-        assert self._current is not None
-        operands = self._current.memo.operands
+        assert self.placed_now is not None
+        operands = self.placed_now.memo.operands
         if encoding.row.operands[:1] == ("Jb",) and operands:
             target = operands[0]
             assert isinstance(target, Relative)
@@ -302,9 +285,9 @@ class Assembly(Directives):
             return
         self.check_room(len(data))
         if self.final:
-            assert self._current is not None
+            assert self.placed_now is not None
             self.emissions.append(
-                Emission(self._current, section, section.offset, bytes(data), 0)
+                Emission(self.placed_now, section, section.offset, bytes(data), 0)
             )
             section.data += data
         section.offset += len(data)
@@ -316,8 +299,8 @@ class Assembly(Directives):
             self.emit(bytes(self.check_room(count)))
             return
         self.check_space(count)
-        if self.final and self._current is not None and count:
-            self.emissions.append(Emission(self._current, section, section.offset, b"", count))
+        if self.final and self.placed_now is not None and count:
+            self.emissions.append(Emission(self.placed_now, section, section.offset, b"", count))
         section.offset += count
 
 

@@ -218,7 +218,8 @@ class Preprocessor:
 
     def _collect(self, line: BodyLine, match: re.Match[str] | None) -> None:
         collection = self._collection
-        assert collection is not None and collection.body is not None
+        assert collection is not None
+        assert collection.body is not None
         name = match[1].lower() if match else ""
         is_macro = collection.opener == "macro"
         if name == "rep" if not is_macro else name.endswith("macro") and name in _MACRO_OPENERS:

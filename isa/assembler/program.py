@@ -125,7 +125,8 @@ class Program:
         """The nearest label at or below an address, and the distance from it."""
         best: Symbol | None = None
         for symbol in self.symbols.values():
-            if symbol.segment and symbol.value <= address and not symbol.name.startswith("..@"):
-                if best is None or symbol.value > best.value:
-                    best = symbol
+            if not symbol.segment or symbol.value > address or symbol.name.startswith("..@"):
+                continue
+            if best is None or symbol.value > best.value:
+                best = symbol
         return None if best is None else (best.name, address - best.value)

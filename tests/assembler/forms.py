@@ -30,8 +30,9 @@ ADDRESSES: Final = (
     "esp*1+eax", "eax*1+esp", "esp*1", "ebx+esp*1",
 )  # fmt: skip
 IMMEDIATES: Final = (
-    "0", "1", "5", "-1", "127", "128", "-128", "-129", "255", "256", "0xff80", "0xffff", "0xffffff80",
-    "0xffffffff", "0x7fffffff", "0x80000000", "'a'", "'ab'", "'abcd'", "1000", "byte 5",
+    "0", "1", "5", "-1", "127", "128", "-128", "-129", "255", "256", "0xff80", "0xffff",
+    "0xffffff80", "0xffffffff", "0x7fffffff", "0x80000000", "'a'",
+    "'ab'", "'abcd'", "1000", "byte 5",
     "byte -1", "word 5", "dword 5", "strict byte 5", "strict word 5", "strict dword 5", "strict 5",
     "word 0x1234", "dword 0x12345678", "dword -1", "byte 1", "strict 1", "2+3*4",
 )  # fmt: skip

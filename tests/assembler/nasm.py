@@ -66,7 +66,8 @@ def assemble_lines(lines: Sequence[str]) -> list[bytes | None]:
 def _cut(data: bytes, kept: list[int], count: int) -> list[bytes | None]:
     table = len(kept) + 1
     starts = [
-        int.from_bytes(data[at : at + 4], "little") for at in range(len(data) - 4 * table, len(data), 4)
+        int.from_bytes(data[at : at + 4], "little")
+        for at in range(len(data) - 4 * table, len(data), 4)
     ]
     results: list[bytes | None] = [None] * count
     for number, start, end in zip(kept, starts, starts[1:], strict=False):

@@ -45,7 +45,8 @@ def jump_program(rng: random.Random) -> str:
                 f"jmp {near}", f"jz {near}", f"jnae {near}", f"call {target}", f"jmp {target}",
                 f"times {rng.randrange(40)} nop", f"times {rng.randrange(20)} db 1",
                 f"push {near} - l0", f"add eax, {near} - {target}", f"push {near} - l{number}",
-                f"mov [ebx + {near} - l{number}], eax", f"cmp ecx, {near}", f"align {1 << rng.randrange(6)}",
+                f"mov [ebx + {near} - l{number}], eax", f"cmp ecx, {near}",
+                f"align {1 << rng.randrange(6)}",
                 f"mov eax, [{target}]", f"imul eax, ecx, {near} - l{number}", f"jmp near {near}",
                 f"lea edx, [{target} + ecx * 4]", f"jecxz l{number}", f"dd {target}, {near} - $$",
             ]

@@ -12,14 +12,15 @@ from isa.assembler import assemble
 from isa.errors import AssemblyError
 
 #: Words that mean something, so that random lines reach past the first token.
-WORDS = (
-    "mov eax ebx al cx ds cr0 add jmp jz loop call ret push lea rep lock es movsb times db dw dd dq "
-    "resb resd equ align section .text .data .bss org bits struc endstruc istruc at iend incbin "
-    "global extern absolute x y .l x: .l: y: , : [ ] ( ) + - * / // % %% << >> ~ ! & | ^ && || = "
-    "< > ? $ $$ 0 1 2 5 255 0x1000 -1 'a' \"str\" `\\n` byte word dword short near far strict "
-    "nosplit dup %define %assign %macro %endmacro %rep %endrep %if %ifdef %elif %else %endif "
-    "%include %1 %0 %%q %+ %[ %{ %rotate %undef %xdefine %exitrep %ifidn %strlen m n ; ' \" ` \\"
-).split()
+SOUP = r"""
+mov eax ebx al cx ds cr0 add jmp jz loop call ret push lea rep lock es movsb times db dw dd dq
+resb resd equ align section .text .data .bss org bits struc endstruc istruc at iend incbin
+global extern absolute x y .l x: .l: y: , : [ ] ( ) + - * / // % %% << >> ~ ! & | ^ && || =
+< > ? $ $$ 0 1 2 5 255 0x1000 -1 'a' "str" `\n` byte word dword short near far strict
+nosplit dup %define %assign %macro %endmacro %rep %endrep %if %ifdef %elif %else %endif
+%include %1 %0 %%q %+ %[ %{ %rotate %undef %xdefine %exitrep %ifidn %strlen m n ; ' " ` \
+"""
+WORDS = SOUP.split()
 lines = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
 soups = st.lists(lines, max_size=14).map("\n".join)
 
@@ -27,8 +28,7 @@ soups = st.lists(lines, max_size=14).map("\n".join)
 def assemble_or_refuse(source: str) -> None:
     try:
         program = assemble(source)
-    except AssemblyError as error:
-        assert str(error)
+    except AssemblyError:
         return
     program.flat()
     program.elf()
@@ -52,7 +52,8 @@ def test_any_words_in_a_macro(body: str, call: str) -> None:
 
 @given(lines)
 def test_any_operands(operands: str) -> None:
-    assemble_or_refuse(f"mov {operands}\ndd {operands}\n%if {operands}\n%endif\n%define d {operands}\nd")
+    assemble_or_refuse(f"mov {operands}\ndd {operands}\n%if {operands}\n%endif")
+    assemble_or_refuse(f"%define d {operands}\nd\n%assign a {operands}\ntimes {operands} nop")
 
 
 NESTED = [
