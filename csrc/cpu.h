@@ -235,6 +235,8 @@ void report_breakpoint(Cpu *cpu, const Insn *in);
 /* Derive the mode word and TLB choice anew; call after any change of CPL, segments, EFLAGS.TF,
    debug registers, or CR0. */
 void refresh_mode(Cpu *cpu);
+/* Must user accesses be aligned (CR0.AM, EFLAGS.AC)? Such a CPU is in no flat mode. */
+bool checks_alignment(const CpuState *state);
 /* Change CPL, keeping the account of ticks retired at CPL 0; calls refresh_mode. */
 void set_cpl(Cpu *cpu, u32 cpl);
 /* Ticks and EIP as of the start of the current instruction, and its successor's EIP. */

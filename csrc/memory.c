@@ -128,18 +128,35 @@ static void store_with(Cpu *cpu, u32 linear, u32 size, u32 value, u32 access) {
     }
 }
 
+/*
+ * An access that runs from the end of a flat segment on to its start is beyond the limit, as in any
+ * other segment. The forms that skip segment_linear come here to learn it: memory operands in ES,
+ * SS and DS, and the stack.
+ */
+static void check_flat_end(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
+    bool push = linear == cpu->state.gpr[ESP] - size;
+    if (likely(linear + size - 1 >= linear) || !(cpu->mode & MODE_FLAT)) return;
+    if (push || (in->segment <= SEG_DS && effective_address(cpu, in) != linear))
+        raise_error(cpu, VECTOR_SS, 0);
+    if (in->segment <= SEG_DS && in->segment != SEG_CS)
+        raise_error(cpu, in->segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+}
+
 NOINLINE u32 load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
     cpu->current = in;
+    check_flat_end(cpu, in, linear, size);
     return load_with(cpu, linear, size, rights(cpu));
 }
 
 NOINLINE u32 load_update_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
     cpu->current = in;
+    check_flat_end(cpu, in, linear, size);
     return load_with(cpu, linear, size, rights(cpu) | ACCESS_WRITE);
 }
 
 NOINLINE void store_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
     cpu->current = in;
+    check_flat_end(cpu, in, linear, size);
     store_with(cpu, linear, size, value, rights(cpu));
 }
 

@@ -147,7 +147,7 @@ static bool is_flat(const Segment *segment) {
            (segment->attributes & (wanted | forbidden)) == wanted;
 }
 
-static bool checks_alignment(const CpuState *state) {
+bool checks_alignment(const CpuState *state) {
     return state->cpl == 3 && state->cr0 & CR0_AM && state->eflags & FLAG_AC;
 }
 

@@ -111,9 +111,14 @@ bool within_limit(const Segment *segment, u32 offset, u32 size) {
         u32 top = segment->attributes & ATTR_BIG ? 0xFFFFFFFFu : 0xFFFF;
         return offset > limit && last >= offset && last <= top;
     }
-    /* A flat segment has no end: an access may wrap around, as on every processor seen. */
-    if (limit == 0xFFFFFFFFu) return true;
+    /* Not even a flat segment lets an access run on from its end to its start. */
     return last >= offset && last <= limit;
+}
+
+void check_alignment(Cpu *cpu, u32 linear, u32 size) {
+    bool natural = (size & (size - 1)) == 0;
+    if (likely(!(cpu->state.eflags & FLAG_AC)) || !checks_alignment(&cpu->state)) return;
+    if (natural && (linear & (size - 1))) raise_error(cpu, VECTOR_AC, 0);
 }
 
 u32 segment_linear(Cpu *cpu, u32 number, u32 offset, u32 size, bool write) {
@@ -125,6 +130,7 @@ u32 segment_linear(Cpu *cpu, u32 number, u32 offset, u32 size, bool write) {
                          : !code || (attributes & ATTR_READABLE);
     if (unlikely((attributes & ATTR_UNUSABLE) || !allowed || !within_limit(segment, offset, size)))
         raise_error(cpu, number == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+    check_alignment(cpu, segment->base + offset, size);
     return segment->base + offset;
 }
 

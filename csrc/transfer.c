@@ -60,6 +60,7 @@ static u32 pointer_mask(const Stack *stack) {
 static void reserve(Cpu *cpu, const Stack *stack, u32 offset, u32 size, u32 ext) {
     if (!within_limit(&stack->segment, offset, size))
         raise_error(cpu, VECTOR_SS, stack->selector | ext);
+    if (stack->cpl == 3) check_alignment(cpu, stack->segment.base + offset, size);
     probe_store(cpu, stack->segment.base + offset, size, stack->cpl == 3);
 }
 
@@ -67,12 +68,16 @@ void stack_reserve(Cpu *cpu, const Stack *stack, u32 count, u32 bits, u32 ext) {
     u32 mask = pointer_mask(stack);
     u32 size = bits / 8;
     u32 lowest = (stack->pointer - count * size) & mask;
-    u32 i;
-    if (likely(lowest < ((stack->pointer - 1) & mask))) {
-        reserve(cpu, stack, lowest, count * size, ext);
+    u32 highest = (stack->pointer - size) & mask;
+    u32 base = stack->segment.base, i;
+    bool wraps = lowest > highest; /* the pointer does, on its way down */
+    if (!wraps && !within_limit(&stack->segment, lowest, count * size))
+        raise_error(cpu, VECTOR_SS, stack->selector | ext);
+    if (!wraps && PAGE_OF(base + lowest) == PAGE_OF(base + highest + size - 1)) {
+        reserve(cpu, stack, highest, size, ext);
         return;
     }
-    for (i = 1; i <= count; i++) /* the pointer wraps around on its way down */
+    for (i = 1; i <= count; i++) /* in the order of the pushes: the first to fail is reported */
         reserve(cpu, stack, (stack->pointer - i * size) & mask, size, ext);
 }
 

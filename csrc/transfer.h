@@ -79,6 +79,8 @@ INLINE bool is_readable(Descriptor d) {
 Descriptor fetch_descriptor_ext(Cpu *cpu, u32 selector, u32 vector, u32 ext);
 /* May `size` bytes at `offset` be accessed as far as the segment's limit goes? */
 bool within_limit(const Segment *segment, u32 offset, u32 size);
+/* #AC if a user access of 2, 4 or 8 bytes must be aligned and is not. */
+void check_alignment(Cpu *cpu, u32 linear, u32 size);
 /* Linear bytes of a TSS field; the caller has checked the limit. */
 u32 load_tss(Cpu *cpu, u32 offset, u32 size);
 /* Leave with EXIT_UNSUPPORTED if a present code segment is one of 16 bits. */
