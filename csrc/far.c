@@ -253,12 +253,12 @@ static void return_same(Cpu *cpu, Return *to, u32 popped) {
 
 void far_return(Cpu *cpu, u32 bits, u32 release) {
     u32 size = bits / 8;
-    u32 eip = stack_read(cpu, bits, 0);
-    Return to = check_return(cpu, stack_read(cpu, bits, size), eip);
+    u32 selector = stack_read(cpu, bits, size); /* first, as silicon does: which fault is seen */
+    Return to = check_return(cpu, selector, stack_read(cpu, bits, 0));
     if (to.cpl > cpu->state.cpl) {
+        u32 outer = stack_read(cpu, bits, 3 * size + release);
         u32 pointer = stack_read(cpu, bits, 2 * size + release);
-        u32 selector = stack_read(cpu, bits, 3 * size + release);
-        Stack stack = check_outer_stack(cpu, selector, pointer, to.cpl);
+        Stack stack = check_outer_stack(cpu, outer, pointer, to.cpl);
         return_outer(cpu, &to, &stack, release);
     } else {
         return_same(cpu, &to, 2 * size + release);
@@ -286,9 +286,9 @@ void interrupt_return(Cpu *cpu, u32 bits) {
     Return to;
     if (cpu->state.eflags & FLAG_NT)
         leave_unsupported(cpu, UNSUPPORTED_NESTED_TASK);
-    eip = stack_read(cpu, bits, 0);
-    selector = stack_read(cpu, bits, size);
     image = stack_read(cpu, bits, 2 * size);
+    selector = stack_read(cpu, bits, size);
+    eip = stack_read(cpu, bits, 0);
     if (bits == 32 && (image & FLAG_VM) && cpu->state.cpl == 0)
         leave_unsupported(cpu, UNSUPPORTED_V86);
     to = check_return(cpu, selector, eip);

@@ -56,9 +56,8 @@ void op_pop_sreg(Cpu *cpu, const Insn *in, Shape s) {
 /* A far pointer in memory: offset, then selector. */
 static u32 load_pointer(Cpu *cpu, const Insn *in, Shape s, u32 *selector) {
     u32 size = s.bits / 8;
-    u32 at = operand_linear(cpu, in, size + 2, false);
-    u32 offset = load(cpu, in, at, size);
-    *selector = load(cpu, in, at + size, 2);
+    u32 offset = load_part(cpu, in, 0, size);
+    *selector = load_part(cpu, in, size, 2);
     return offset;
 }
 

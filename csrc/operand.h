@@ -57,6 +57,13 @@ INLINE u32 operand_linear(Cpu *cpu, const Insn *in, u32 size, bool write) {
     return segment_linear(cpu, in->segment, effective_address(cpu, in), size, write);
 }
 
+/* A part, `at` bytes on, of a memory operand that is read in several, each checked by itself. */
+INLINE u32 load_part(Cpu *cpu, const Insn *in, u32 at, u32 size) {
+    u32 offset = effective_address(cpu, in) + at;
+    cpu->current = in;
+    return load(cpu, in, segment_linear(cpu, in->segment, offset, size, false), size);
+}
+
 /* The same by form; FORM_BASE and FORM_INDEX occur only where the segments are flat. */
 INLINE u32 form_linear(Cpu *cpu, const Insn *in, u32 form, u32 size, bool write) {
     switch (form) {

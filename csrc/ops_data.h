@@ -53,11 +53,12 @@ BODY void op_pop(CONTEXT) {
 BODY void op_pusha(CONTEXT) {
     u32 size = s.bits / 8, esp = cpu->state.gpr[ESP];
     u32 linear[8];
-    for (u32 i = 0; i < 8; i++) {
+    cpu->current = in;
+    for (u32 i = 0; i < 8; i++) { /* in the order of the pushes, so the first to fail is reported */
         linear[i] = esp - (i + 1) * size;
         if (!(cpu->mode & MODE_FLAT)) linear[i] = stack_linear(cpu, linear[i], size, true);
+        probe_store(cpu, linear[i], size, cpu->state.cpl == 3);
     }
-    probe_store(cpu, linear[7], size, cpu->state.cpl == 3);
     for (u32 i = 0; i < 8; i++)
         store(cpu, in, linear[i], size, get_gpr(cpu, i, s.bits));
     set_stack_pointer(cpu, esp - 8 * size);

@@ -107,8 +107,9 @@ BODY u32 step_lods(Cpu *cpu, const Insn *in, u32 size, UNUSED u32 most) {
 }
 
 BODY u32 step_cmps(Cpu *cpu, const Insn *in, u32 size, UNUSED u32 most) {
-    u32 a = load(cpu, in, source_linear(cpu, in, size), size);
+    /* ES:EDI first: where both fault, that is the one silicon reports. */
     u32 b = load(cpu, in, destination_linear(cpu, in, size, false), size);
+    u32 a = load(cpu, in, source_linear(cpu, in, size), size);
     op_cmp(cpu, in, (Shape){(u8)(size * 8), FORM_REG, true}, a, b);
     string_advance(cpu, in, ESI, size, 1);
     string_advance(cpu, in, EDI, size, 1);

@@ -220,10 +220,9 @@ void op_into(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
 
 void op_bound(Cpu *cpu, const Insn *in, Shape s) {
     u32 size = s.bits / 8;
-    u32 at = operand_linear(cpu, in, 2 * size, false);
     i64 index = sign_extend(get_reg(cpu, in->reg, s.bits), s.bits);
-    i64 lower = sign_extend(load(cpu, in, at, size), s.bits);
-    i64 upper = sign_extend(load(cpu, in, at + size, size), s.bits);
+    i64 lower = sign_extend(load_part(cpu, in, 0, size), s.bits);
+    i64 upper = sign_extend(load_part(cpu, in, size, size), s.bits);
     if (index < lower || index > upper) raise_fault(cpu, VECTOR_BR);
 }
 
