@@ -8,9 +8,10 @@
  * are all the loop keeps; registers live in CpuState.
  *
  * What the loop adds to the bodies: a block's ticks and cycles are charged when it is entered (run.c
- * gives back what a fault leaves undone), and blocks are left by one of four ways: `taken` and
- * `not_taken` along the block's links, `indirect` by state.eip, `dispatch` after an instruction that
- * may have changed more than EIP. Read run.c next.
+ * gives back what a fault leaves undone), and blocks are left in one of three ways: TAKE along one of
+ * their two links, INDIRECT by state.eip, `dispatch` after an instruction that may have changed more
+ * than EIP. The first two are repeated in each case that needs them, so that each has a branch of its
+ * own for the host to predict. Read run.c next.
  */
 #include "chain.h"
 #include "cold.h"
@@ -58,6 +59,37 @@ static NOINLINE Block *look_up(Cpu *cpu) {
         goto *labels[in->op]; \
     } while (0)
 
+/* Charge the block and go to its first instruction. */
+#define ENTER                                       \
+    do {                                            \
+        i64 left = cpu->left - block->ticks;        \
+        if (unlikely(left < 0)) goto out_of_ticks;  \
+        cpu->left = left;                           \
+        cpu->state.cycle += block->cycles;          \
+        cpu->block = block;                         \
+        in = block->insns;                          \
+        goto *labels[in->op];                       \
+    } while (0)
+
+/* Leave the block along one of its links. */
+#define TAKE(n)                                     \
+    do {                                            \
+        link = &block->out[n];                      \
+        Block *target = chain_follow(cpu, link);    \
+        if (unlikely(target == NULL)) goto follow;  \
+        block = target;                             \
+        ENTER;                                      \
+    } while (0)
+
+/* Leave it for state.eip. */
+#define INDIRECT                                            \
+    do {                                                    \
+        Block *target = chain_indirect(cpu, cpu->state.eip); \
+        if (unlikely(target == NULL)) goto dispatch;        \
+        block = target;                                     \
+        ENTER;                                              \
+    } while (0)
+
 void execute(Cpu *cpu) {
     /* Indexed by op id: our own ops, the hot cases, and two labels for all that is cold. */
     static const void *const labels[OP_COUNT] = {
@@ -71,37 +103,22 @@ void execute(Cpu *cpu) {
     Block *block;
 
     block = block_lookup(cpu);
-enter:
-    cpu->left -= block->ticks;
-    if (unlikely(cpu->left < 0)) goto out_of_ticks;
-    cpu->state.cycle += block->cycles;
-    cpu->block = block;
-    in = block->insns;
-    goto *labels[in->op];
+    ENTER;
 
-taken:
-    link = &cpu->block->out[0];
-    goto follow;
-not_taken:
-    link = &cpu->block->out[1];
 follow:
-    block = chain_follow(cpu, link);
-    if (likely(block != NULL)) goto enter;
     cpu->current = in;
     block = follow_slowly(cpu, link);
-    if (block != NULL) goto enter;
+    if (block != NULL) ENTER;
     return;
 
 indirect:
-    block = chain_indirect(cpu, cpu->state.eip);
-    if (likely(block != NULL)) goto enter;
+    INDIRECT;
 dispatch:
     block = look_up(cpu);
-    if (block != NULL) goto enter;
+    if (block != NULL) ENTER;
     return;
 
 out_of_ticks:
-    cpu->left += block->ticks;
     cpu->state.eip = block->eip;
     cpu->block = NULL;
     cpu->current = NULL;
@@ -118,7 +135,7 @@ cold_end:
     goto dispatch;
 
 special_end:
-    goto taken;
+    TAKE(0);
 special_stop:
     resume_at_stop(cpu);
     return;
