@@ -54,7 +54,7 @@ def _facts(row: Row) -> str:
         "DECODE_MEMORY": "M" in kinds,
         "DECODE_REGISTER": "R" in kinds,
         "DECODE_ENDS": row.ends,
-        "DECODE_LOCK": row.lock,
+        "DECODE_LOCK": row.lock and row.operands[0][0] in "EM",
         "DECODE_REPEAT": bool(row.rep),
         "DECODE_OPCODE_REG": row.parsed.low == "r",
         "DECODE_CC": row.parsed.low == "cc",
