@@ -130,11 +130,25 @@ class Case:
     @property
     def eip(self) -> int:
         """The offset in CS at which the case starts."""
-        base = 0
-        if self.selectors[CS] & 4:
-            descriptor = self.ldt[self.selectors[CS] >> 3]
-            base = descriptor.base if descriptor else 0
-        return (self.address - base) & 0xFFFFFFFF
+        return (self.address - self.linear(CS, 0)) & 0xFFFFFFFF
+
+    def linear(self, segment: int, offset: int) -> int:
+        """The linear address of an offset in a segment register, limits unchecked."""
+        selector = self.selectors[segment]
+        descriptor = self.ldt[selector >> 3] if selector & 4 else None
+        return (offset + (descriptor.base if descriptor else 0)) & 0xFFFFFFFF
+
+    @property
+    def stack_offset(self) -> int | None:
+        """Where in `memory` the stack pointer points; None if elsewhere."""
+        selector = self.selectors[SS]
+        descriptor = self.ldt[selector >> 3] if selector & 4 else None
+        mask = 0xFFFF if descriptor and not descriptor.big else 0xFFFFFFFF
+        linear = self.linear(SS, self.registers[ESP] & mask)
+        for area in (LOW, DATA):
+            if area <= linear <= area + AREA:
+                return linear - area
+        return None
 
     def check(self) -> None:
         """Raise ValueError if an executor could not enter this state as it stands."""
@@ -151,8 +165,8 @@ class Case:
                 raise ValueError(f"segment register {index} cannot hold {selector:#x} at the start")
 
     def _loadable(self, index: int, selector: int) -> bool:
-        if selector < 4:
-            return index not in (CS, SS)
+        if selector < 4:  # a return to user mode turns the other null selectors into 0
+            return selector == 0 and index not in (CS, SS)
         if selector in (USER_CS, USER_DS):
             return selector == (USER_CS if index == CS else USER_DS) or index in (ES, DS, FS, GS)
         entry = selector >> 3

@@ -70,6 +70,9 @@ _STRING_KINDS: Final = frozenset("XY")
 _SELECTOR_OPERANDS: Final = frozenset({"mov", "lar", "lsl", "verr", "verw", "lldt", "ltr"})
 #: Rows whose register form is another, later instruction: VMCALL and its like, EVEX, VEX.
 _REGISTER_FORM_TAKEN: Final = frozenset({(True, 0x01), (False, 0x62), (False, 0xC4), (False, 0xC5)})
+#: Opcodes that a repeat prefix, reserved there, makes into something else: PAUSE, XACQUIRE MOV, and
+#: on AMD LOOPZ of LOOPNZ and the other way round.
+_REPEAT_TAKEN: Final = frozenset({0x90, 0xC6, 0xC7, 0xE0, 0xE1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +237,7 @@ class _Draft:
             if kind < 5:
                 chosen[register] = ldt_selector(self.rng.choice(stack if register == SS else data))
             elif kind == 5 and register != SS:
-                chosen[register] = self.rng.getrandbits(2)
+                chosen[register] = 0
         if self.rng.getrandbits(3) == 0:
             around = [i for i in code if _covers(self.ldt[i], CODE + 0x800)]
             chosen[CS] = ldt_selector(self.rng.choice(around))
@@ -435,11 +438,11 @@ class _Draft:
         if kind == 0:
             if "C" in {code[0] for code in self.row.operands}:
                 return code  # AMD reads LOCK MOV CR0 as a move to CR8
-            return b"\xf0" + code
+            return code if never_asked(self.row, locked=True) else b"\xf0" + code
         if kind == 1:
             return rng.choice((b"\x66", b"\x67", b"\x3e", b"\x36")) * rng.choice((1, 2, 14)) + code
-        if kind == 2 and not parsed.two_byte and not self.row.rep and parsed.byte & 0xFE != 0xC6:
-            return rng.choice((b"\xf2", b"\xf3")) + code if parsed.byte != 0x90 else code
+        if kind == 2 and not (parsed.two_byte or self.row.rep or parsed.byte in _REPEAT_TAKEN):
+            return rng.choice((b"\xf2", b"\xf3")) + code
         taken = (parsed.two_byte, parsed.byte) in _REGISTER_FORM_TAKEN
         if self.row.memory_only and not taken and not self.instruction.prefixes.count:
             at = 2 if parsed.two_byte else 1
