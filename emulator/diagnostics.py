@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from emulator.core import Cpu, ExitReason, Fault, Unsupported
 from emulator.symbols import Symbols
-from isa.exceptions import EXCEPTIONS
 
 CODE_BYTES: Final = 8
 _UNSUPPORTED_WORDS: Final = {
@@ -37,6 +36,8 @@ def place(symbols: Symbols, eip: int) -> tuple[str, ...]:
 
 def name_vector(vector: int) -> str:
     """``#GP (13, general protection)``."""
+    from isa.exceptions import EXCEPTIONS  # loaded for guests that die, not for every run
+
     if vector >= len(EXCEPTIONS):
         return f"interrupt {vector}"
     row = EXCEPTIONS[vector]

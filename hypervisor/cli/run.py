@@ -7,6 +7,7 @@ says how it ended. The machine itself is emulator/machine.py.
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,7 @@ def run(options: Options, program: Loadable) -> int:
     with Console(options.trace_file) as console:
         machine = build_machine(options, console)
         load(machine, options, program)
+        gc.enable()
         start = time.perf_counter()
         result = console.run(machine, options.max_ticks)
         seconds = time.perf_counter() - start

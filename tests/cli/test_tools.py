@@ -50,7 +50,7 @@ def test_asm_lists(tmp_path: Path) -> None:
     source, listing = write_source(tmp_path, SOURCE), tmp_path / "guest.lst"
     assert seventeen("asm", source, "-D", "VALUE=9", "-l", listing).status == 0
     text = listing.read_text()
-    assert re.search(r"^ *3 [ 0-9A-F]*B809000000 +mov eax, VALUE$", text, re.MULTILINE)
+    assert re.search(r"^ *3 [ 0-9A-F]*B809000000 +mov eax, 9$", text, re.MULTILINE)
 
 
 def test_asm_writes_an_elf_that_disasm_reads_back(tmp_path: Path) -> None:
