@@ -123,7 +123,7 @@ def _listing(assembly: Assembly) -> list[ListingEntry]:
             (emission.offset, emission.data, emission.reserved)
         )
     entries = []
-    for placed in assembly.placed:
+    for placed in assembly.listed:
         source = placed.source
         pieces = made.get(id(placed), [])
         offset = pieces[0][0] if pieces else None

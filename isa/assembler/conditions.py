@@ -17,7 +17,7 @@ from isa.assembler.macros import BodyLine, parse_header
 if TYPE_CHECKING:
     from isa.assembler.preprocess import Preprocessor
 
-_NAME: Final = re.compile(r"(if|elif)(n?)(def|macro|idn|idni|num|str|id|empty|token)?$")
+_NAME: Final = re.compile(r"(if|elif)(n?)(def|macro|idn|idni|num|str|id|empty|token|ctx)?$")
 _TOKENS: Final = re.compile(rf"{STRING}|{WORD}|[0-9][\w.]*|\S")
 _NUMBER: Final = re.compile(r"[-+]?\s*\$?[0-9][0-9A-Za-z_]*")
 
@@ -128,6 +128,10 @@ class Conditions:
     def _is_idni(self, text: str) -> bool:
         left, right = self._sides(text)
         return [t.lower() for t in left] == [t.lower() for t in right]
+
+    def _is_ctx(self, text: str) -> bool:
+        contexts = self.preprocessor.contexts
+        return bool(contexts) and contexts[-1][0] in text.split()
 
     def _expanded(self, text: str) -> str:
         return self.preprocessor.defines.expand(text).strip()

@@ -56,7 +56,8 @@ class Assembly(Directives):
     def __init__(self, reporter: Reporter, search: SearchPath, origin: int) -> None:
         super().__init__(search, origin)
         self.reporter = reporter
-        self.placed: list[Placed] = []
+        self.listed: list[Placed] = []  #: every line, for the listing
+        self.placed: list[Placed] = []  #: those that say something
         self.symbols: dict[str, SymbolState] = {}
         self.emissions: list[Emission] = []
         self.hint: Hint | None = None
@@ -118,8 +119,10 @@ class Assembly(Directives):
         self.pass_number = 1
         for source in lines:
             placed = Placed(source, self._parse(source))
-            self.placed.append(placed)
-            self._execute(placed)
+            self.listed.append(placed)
+            if placed.line.label is not None or placed.line.statement is not None:
+                self.placed.append(placed)
+                self._execute(placed)
         self._end_pass()
         while self.pass_number < MAXIMUM_PASSES:
             self._begin_pass()

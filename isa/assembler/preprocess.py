@@ -26,6 +26,7 @@ _DIRECTIVE: Final = re.compile(r"\s*%([A-Za-z]\w*)(?![\w(])\s*(.*)$", re.DOTALL)
 _DEFINE: Final = re.compile(rf"({WORD})(\(([^)]*)\))?\s*(.*)$", re.DOTALL)
 _CALL: Final = re.compile(rf"\s*(?:({WORD})\s*(:)?\s*)?", re.DOTALL)
 _MACRO_OPENERS: Final = frozenset({"macro", "imacro", "rmacro", "irmacro"})
+_CONTEXT_LOCAL: Final = re.compile(r"%(\$+)([A-Za-z_.?@][\w.?@#~]*)")
 _COLLECTING: Final = {"macro": "endmacro", "rep": "endrep"}
 Evaluator = Callable[[str, Location], int]
 
@@ -78,6 +79,7 @@ class Preprocessor:
         self.frames: list[Frame] = []
         self.conditions = Conditions(self)
         self.location = Location("", 0)
+        self.contexts: list[tuple[str, int]] = []  #: name and number, the innermost last
         self._collection: Collection | None = None
         self._budget = MAXIMUM_LINES
         self._stopped = False
@@ -152,13 +154,25 @@ class Preprocessor:
 
     def _line(self, line: BodyLine) -> Iterator[SourceLine]:
         text = line.text
+        if "%$" in text and self._collection is None:
+            text = _CONTEXT_LOCAL.sub(self._context_local, text)
+            line = BodyLine(text, line.written, line.location)
         match = _DIRECTIVE.match(text) if "%" in text else None
+        if match is None and self._collection is None and self.conditions.active and text.strip():
+            yield from self._statement(line)
+            return
+        yield SourceLine("", line.written, line.location)  # for the listing
         if self._collection is not None:
             self._collect(line, match)
         elif match is not None:
             self._directive(match[1].lower(), match[2], match.start(1), line)
-        elif self.conditions.active and text.strip():
-            yield from self._statement(line)
+
+    def _context_local(self, match: re.Match[str]) -> str:
+        """The name a context-local one (``%$name``) stands for."""
+        depth = len(match[1])
+        if depth > len(self.contexts):
+            raise SourceError(f"'{match.group()}' needs {depth} contexts", match.start() + 1)
+        return f"..@{self.contexts[-depth][1]}.{match[2]}"
 
     def _statement(self, line: BodyLine) -> Iterator[SourceLine]:
         if "__LINE__" in line.text or "__?LINE?__" in line.text:
@@ -170,8 +184,7 @@ class Preprocessor:
             yield SourceLine(text, written, line.location)
             return
         label, invocation = call
-        if label:
-            yield SourceLine(label, line.written, line.location)
+        yield SourceLine(label, line.written, line.location)
         self._enter(invocation, line)
 
     def _find_call(self, text: str) -> tuple[str, Invocation] | None:
@@ -371,6 +384,20 @@ class Preprocessor:
         if not re.fullmatch(STRING, text.strip()):
             raise SourceError(f"expected a quoted string, found '{text.strip()}'")
         return read_string(text.strip(), 0)
+
+    def _do_push(self, name: str, rest: str, line: BodyLine) -> None:
+        self.macros.calls += 1
+        self.contexts.append((rest, self.macros.calls))
+
+    def _do_pop(self, name: str, rest: str, line: BodyLine) -> None:
+        if not self.contexts or rest not in ("", self.contexts[-1][0]):
+            raise SourceError("'%pop' without its '%push'")
+        self.contexts.pop()
+
+    def _do_repl(self, name: str, rest: str, line: BodyLine) -> None:
+        if not self.contexts:
+            raise SourceError("'%repl' without '%push'")
+        self.contexts[-1] = (rest, self.contexts[-1][1])
 
     def _message(self, rest: str) -> str:
         text = self.defines.expand(rest).strip()

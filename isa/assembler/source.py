@@ -41,7 +41,7 @@ def cut_comment(line: str) -> str:
 def logical_lines(source: str) -> Iterator[RawLine]:
     """The logical lines of a text; one ending in a backslash goes on in the next."""
     pending, start = "", 0
-    lines = source.split("\n")
+    lines = source.removesuffix("\n").split("\n")
     for number, physical in enumerate(lines, 1):
         line = physical.rstrip("\r")
         if pending or line.endswith("\\"):
