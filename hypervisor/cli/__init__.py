@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if arguments is not None:
         sys.exit(call(arguments))
     gc.disable()  # loading makes no garbage, and looking for it costs 10 ms; run.py enables it
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # closed before we were started
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    if sys.stdout is None or sys.stderr is None:  # closed before we were started
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     status = call(None)
     sys.stdout.flush()
     sys.stderr.flush()
