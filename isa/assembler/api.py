@@ -20,10 +20,18 @@ from isa.assembler.program import (
 )
 from isa.assembler.source import SearchPath, read_text
 
-#: What a source can ask about its assembler.
+#: What a source can ask about its assembler. It is told the NASM whose bytes these are.
 _PREDEFINED = {
     name: value
-    for stem, value in (("BITS", "32"), ("OUTPUT_FORMAT", "bin"))
+    for stem, value in (
+        ("BITS", "32"),
+        ("OUTPUT_FORMAT", "bin"),
+        ("NASM_MAJOR", "2"),
+        ("NASM_MINOR", "16"),
+        ("NASM_SUBMINOR", "1"),
+        ("NASM_VER", '"2.16.01"'),
+        ("NASM_VERSION_ID", "0x02100100"),
+    )
     for name in (f"__{stem}__", f"__?{stem}?__")
 }
 _ENTRIES = ("_start", "start")

@@ -24,7 +24,7 @@ from isa.assembler.sections import Section, place
 from isa.assembler.source import SearchPath
 from isa.encoder import Encoding, encode
 from isa.errors import EncodeError
-from isa.operands import Immediate, Operand, Relative
+from isa.operands import Immediate, Memory, Operand, Relative
 
 MAXIMUM_PASSES: Final = 100
 #: From this pass on no instruction shrinks any more.
@@ -256,8 +256,8 @@ class Assembly(Directives):
         far = any(operand.distance == "far" for operand in node.operands)
         encoding = encode(node.mnemonic, operands, prefixes=node.prefixes, far=far)
         previous = memo.encoding
-        growing = self.pass_number >= GROWING_PASS and not self.final
-        if growing and previous is not None and len(encoding.data) < len(previous.data):
+        shrinks = previous is not None and len(encoding.data) < len(previous.data)
+        if shrinks and self.pass_number >= GROWING_PASS:
             operands = tuple(map(_widest, operands))
             encoding = encode(node.mnemonic, operands, prefixes=node.prefixes, far=far)
         memo.operands, memo.encoding = operands, encoding
@@ -313,4 +313,6 @@ def _widest(operand: Operand) -> Operand:
         return replace(operand, size=32)
     if isinstance(operand, Immediate):
         return replace(operand, full=True)
+    if isinstance(operand, Memory) and operand.base is not None:
+        return replace(operand, displacement_size=operand.address_size)
     return operand
