@@ -255,6 +255,15 @@ static void remove_dead_flags(Block *block, u32 slots) {
     }
 }
 
+/* A comparison and the conditional jump that ends the block become one op; the jump stays behind it
+   as the instruction that EIP and ticks speak of. */
+static void fuse(Block *block, u32 slots) {
+    Insn *jump = &block->insns[slots - 1], *before = jump - 1;
+    if (slots < 2 || jump->op < OP_JCC || jump->op >= OP_JCC + 16) return;
+    if (before->op < OP_FIRST_COLD && fused_ops[before->op])
+        before->op = (u16)(fused_ops[before->op] + jump->cc);
+}
+
 /* Where control goes from the end of the block, if that is known now. */
 static void set_links(Block *block, const Insn *last) {
     u32 after = block->eip + block->length;
@@ -280,6 +289,7 @@ static Block *build(Cpu *cpu, const Window *window) {
     slots = decode_run(cpu, window, block);
     block->machine2 = block->machine2 == NO_PAGE ? NO_PAGE : PAGE_OF(block->machine2);
     remove_dead_flags(block, slots);
+    fuse(block, slots);
     last = &block->insns[slots - 1];
     if (!(last->flags & INSN_ENDS) || last->flags & (INSN_REP | INSN_REPNE))
         block->insns[slots++] = (Insn){.op = last->flags & INSN_ENDS ? OP_REPEAT : OP_END,

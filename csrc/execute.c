@@ -33,7 +33,10 @@ static NOINLINE Block *follow_slowly(Cpu *cpu, Link *link) {
     u64 flushes = cpu->machine->stats.cache_flushes;
     bool alive = cpu->block->mode != MODE_DEAD && chainable(cpu->block);
     Block *target;
-    if (unlikely(cpu->mode & MODE_LIMITED)) check_target(cpu, cpu->current, link->eip);
+    /* A jump beyond the limit is the jump's fault; to fall off the end is the next instruction's. */
+    if (unlikely(cpu->mode & MODE_LIMITED) && link == &cpu->block->out[0] &&
+        cpu->current->op != OP_END)
+        check_target(cpu, cpu->current, link->eip);
     cpu->state.eip = link->eip;
     cpu->block = NULL;
     cpu->current = NULL;

@@ -9,8 +9,8 @@
  *     it can also stand for combinations no result has (ZF=1 with SF=1, as POPF may load): ZF is
  *     "the low 32 bits are zero", SF is bit 63, PF is the parity of byte 0 xor byte 4. A result
  *     sign-extended from its size has 00 or FF in byte 4, both even, and so reads as itself.
- *   - CF, OF and AF come from `kind`: for an addition or subtraction from its operands a and b,
- *     otherwise (LAZY_RAW) they stand in `a` as EFLAGS has them, computed when it ran.
+ *   - CF, OF and AF come from `kind`: for an addition or subtraction from its operands a and b (INC
+ *     and DEC keep the old CF in b), otherwise (LAZY_RAW) they stand in `a` as EFLAGS has them.
  *   - An instruction whose flags block.c proved dead has Shape.flags false and stores nothing.
  *
  * While blocks run, the arithmetic bits of state.eflags are stale; flags_get makes the exact value
@@ -28,7 +28,13 @@ enum lazy_kind {
     LAZY_ADD32,
     LAZY_SUB8,
     LAZY_SUB16,
-    LAZY_SUB32
+    LAZY_SUB32,
+    LAZY_INC8, /* of these a is the operand, b the CF that stays */
+    LAZY_INC16,
+    LAZY_INC32,
+    LAZY_DEC8,
+    LAZY_DEC16,
+    LAZY_DEC32
 };
 
 /* `value` of `bits` bits, sign-extended. */
@@ -38,6 +44,11 @@ INLINE i64 sign_extend(u32 value, unsigned bits) {
 
 INLINE u32 size_mask(unsigned bits) {
     return bits == 32 ? 0xFFFFFFFFu : (1u << bits) - 1;
+}
+
+/* The kind for an operand size, given the one for 8 bits. */
+INLINE u32 lazy_kind_of(u32 kind8, unsigned bits) {
+    return bits == 8 ? kind8 : bits == 16 ? kind8 + 1 : kind8 + 2;
 }
 
 INLINE bool flag_zf(const Cpu *cpu) {
@@ -56,11 +67,14 @@ INLINE bool flag_pf(const Cpu *cpu) {
 INLINE bool flag_cf(const Cpu *cpu) {
     u32 a = cpu->lazy.a, b = cpu->lazy.b;
     switch (cpu->lazy.kind) {
+    case LAZY_RAW: return a & FLAG_CF;
     case LAZY_ADD8: return (a + b) >> 8 & 1;
     case LAZY_ADD16: return (a + b) >> 16 & 1;
     case LAZY_ADD32: return a + b < a;
-    case LAZY_RAW: return a & FLAG_CF;
-    default: return a < b;
+    case LAZY_SUB8:
+    case LAZY_SUB16:
+    case LAZY_SUB32: return a < b;
+    default: return b;
     }
 }
 
@@ -83,12 +97,20 @@ INLINE bool flag_of(const Cpu *cpu) {
     case LAZY_SUB8: return overflow_sub(a, b, a - b, 8);
     case LAZY_SUB16: return overflow_sub(a, b, a - b, 16);
     case LAZY_SUB32: return overflow_sub(a, b, a - b, 32);
+    case LAZY_INC8: return a == 0x7F;
+    case LAZY_INC16: return a == 0x7FFF;
+    case LAZY_INC32: return a == 0x7FFFFFFF;
+    case LAZY_DEC8: return a == 0x80;
+    case LAZY_DEC16: return a == 0x8000;
+    case LAZY_DEC32: return a == 0x80000000u;
     default: return (a & FLAG_OF) != 0;
     }
 }
 
 INLINE bool flag_af(const Cpu *cpu) {
     if (cpu->lazy.kind == LAZY_RAW) return (cpu->lazy.a & FLAG_AF) != 0;
+    if (cpu->lazy.kind >= LAZY_INC8)
+        return ((cpu->lazy.a ^ 1 ^ (u32)cpu->lazy.result) & FLAG_AF) != 0;
     return ((cpu->lazy.a ^ cpu->lazy.b ^ (u32)cpu->lazy.result) & FLAG_AF) != 0;
 }
 
@@ -119,7 +141,7 @@ INLINE void flags_add(Cpu *cpu, Shape s, u32 a, u32 b, u32 result) {
     cpu->lazy.result = sign_extend(result, s.bits);
     cpu->lazy.a = a;
     cpu->lazy.b = b;
-    cpu->lazy.kind = s.bits == 8 ? LAZY_ADD8 : s.bits == 16 ? LAZY_ADD16 : LAZY_ADD32;
+    cpu->lazy.kind = lazy_kind_of(LAZY_ADD8, s.bits);
 }
 
 INLINE void flags_sub(Cpu *cpu, Shape s, u32 a, u32 b, u32 result) {
@@ -127,7 +149,16 @@ INLINE void flags_sub(Cpu *cpu, Shape s, u32 a, u32 b, u32 result) {
     cpu->lazy.result = sign_extend(result, s.bits);
     cpu->lazy.a = a;
     cpu->lazy.b = b;
-    cpu->lazy.kind = s.bits == 8 ? LAZY_SUB8 : s.bits == 16 ? LAZY_SUB16 : LAZY_SUB32;
+    cpu->lazy.kind = lazy_kind_of(LAZY_SUB8, s.bits);
+}
+
+/* INC or DEC, by the kind for 8 bits; CF stays. */
+INLINE void flags_count(Cpu *cpu, Shape s, u32 kind8, u32 a, u32 result) {
+    if (!s.flags) return;
+    cpu->lazy.b = flag_cf(cpu);
+    cpu->lazy.a = a;
+    cpu->lazy.result = sign_extend(result, s.bits);
+    cpu->lazy.kind = lazy_kind_of(kind8, s.bits);
 }
 
 /* ZF, SF, PF by the result, and CF, AF, OF as given: EFLAGS bits. Zero suits AND, OR, XOR, TEST. */

@@ -43,21 +43,13 @@ BODY u32 op_sbb(CONTEXT, u32 a, u32 b) {
 }
 
 BODY u32 op_inc(CONTEXT, u32 a) {
-    u32 result = a + 1;
-    if (s.flags)
-        flags_raw(cpu, s, result,
-                  (flag_cf(cpu) ? FLAG_CF : 0) | ((result & 15) == 0 ? FLAG_AF : 0) |
-                      ((result & size_mask(s.bits)) == 1u << (s.bits - 1) ? FLAG_OF : 0));
-    return result;
+    flags_count(cpu, s, LAZY_INC8, a, a + 1);
+    return a + 1;
 }
 
 BODY u32 op_dec(CONTEXT, u32 a) {
-    u32 result = a - 1;
-    if (s.flags)
-        flags_raw(cpu, s, result,
-                  (flag_cf(cpu) ? FLAG_CF : 0) | ((result & 15) == 15 ? FLAG_AF : 0) |
-                      ((a & size_mask(s.bits)) == 1u << (s.bits - 1) ? FLAG_OF : 0));
-    return result;
+    flags_count(cpu, s, LAZY_DEC8, a, a - 1);
+    return a - 1;
 }
 
 BODY u32 op_neg(CONTEXT, u32 a) {

@@ -44,8 +44,12 @@ INLINE void host_store(u8 *to, u32 size, u32 value) {
     }
 }
 
+_Static_assert(sizeof(TlbEntry) == 16 || sizeof(void *) != 8, "tlb_entry counts on 16 bytes");
+
 INLINE TlbEntry *tlb_entry(const Cpu *cpu, u32 linear) {
-    return &cpu->tlb[(linear >> 12) & (TLB_SIZE - 1)];
+    /* &tlb[(linear >> 12) & (TLB_SIZE - 1)] with one shift less */
+    u32 offset = (linear >> 8) & ((TLB_SIZE - 1) * sizeof(TlbEntry));
+    return (TlbEntry *)((char *)cpu->tlb + offset);
 }
 
 INLINE u32 tlb_tag(const Cpu *cpu, u32 linear) {

@@ -30,7 +30,8 @@ def flags() -> tuple[list[str], list[str]]:
     common = ["-std=c11", "-Wall", "-Wextra"]
     sanitize = os.environ.get("SEVENTEEN_SANITIZE") == "1"
     if not sanitize and os.environ.get("SEVENTEEN_DEBUG") != "1":
-        return [*common, "-O2"], []
+        # Packing two flag operands into a vector to store them at once costs more than it saves.
+        return [*common, "-O2", "-fno-tree-slp-vectorize"], []
     # Python's own flags define NDEBUG: a debug build is for the assertions.
     debug = [*common, "-O1", "-g", "-UNDEBUG"]
     if not sanitize:

@@ -134,6 +134,7 @@ class Row:
     lock: bool = False  #: LOCK is legal when the destination is memory
     rep: str = ""  #: "" | rep | repz: which repeat prefixes have a meaning
     inline: bool = False  #: hot: the executor has a case of its own for each form
+    fuses: bool = False  #: with a conditional jump right after it: one case for both
     body: str = ""  #: the C body is op_<body>; the mnemonic where empty
     omitted: int | None = None  #: what its immediate operand is when none is written (aam, aad)
     order: str = ""  #: "" | any | reversed: operands may be written in either order; reversed:

@@ -208,7 +208,7 @@ group("cmp", "compare", """
     80 /7 ib   | Eb,Ib *
     81 /7 iz   | Ev,Iz *
     83 /7 ib   | Ev,Ibs *
-""", access="rr", writes="oszapc", inline=True)  # fmt: skip
+""", access="rr", writes="oszapc", inline=True, fuses=True)  # fmt: skip
 group("inc", "add one", """
     40+r       | Zv *
     FE /0      | Eb *
@@ -284,7 +284,8 @@ group("test", "and, flags only", """
     F7 /0 iz   | Ev,Iz *
     F6 /1 ib   | Eb,Ib
     F7 /1 iz   | Ev,Iz
-""", access="rr", writes="oszapc", undefined="a", inline=True, order="any")  # fmt: skip
+""", access="rr", writes="oszapc", undefined="a", inline=True, fuses=True,
+    order="any")  # fmt: skip
 for _digit, _name, _title in ((4, "shl", "shift left"), (5, "shr", "shift right"),
                               (6, "shl", "shift left (alias)"),
                               (7, "sar", "shift right, keep the sign")):  # fmt: skip

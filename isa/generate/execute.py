@@ -27,6 +27,8 @@ from isa.table import ROWS
 FORMS = ("REG", "BASE", "INDEX", "ANY")
 SIZES = (32, 16)
 CONDITIONS = 16
+#: Suffix of the name of a case that is fused with the conditional jump after it.
+FUSED = "_jcc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +127,22 @@ def _case(row: Row, size: int, form: str, dead: bool) -> Case:
     shape = f"((Shape){{{width}, FORM_{form}, {'false' if dead else 'true'}}})"
     if _is_branch(row):
         condition = "CC" if row.parsed.low == "cc" else "in->cc"
-        code = f"if (op_{row.body}(cpu, in, {shape}, {condition})) goto taken; goto not_taken;"
+        code = f"if (op_{row.body}(cpu, in, {shape}, {condition})) TAKE(0); else TAKE(1);"
         return Case(row.body, code, True, True, CONDITIONS if row.parsed.low == "cc" else 1)
     if _is_value(row):
         code = _check(row) + _value_code(row, size, form, shape)
     else:
         code = _check(row) + f"op_{row.body}(cpu, in, {shape});"
     return Case(name, code, row.inline, row.ends)
+
+
+def _fused(row: Row, form: str, case: Case) -> Case:
+    """A comparison and the conditional jump after it: EIP's instruction is the jump at the end."""
+    size = row_bits(row, 32)
+    fetch = case.code.rsplit(f"op_{row.body}(", 1)[0]
+    code = f"{case.code} in++; if ({row.body}_condition(v0, v1, {size}, CC)) TAKE(0); else TAKE(1);"
+    assert fetch.count("u32 v") == 2, row
+    return Case(case.name + FUSED, code, True, True, CONDITIONS)
 
 
 def cases() -> tuple[dict[str, Case], dict[tuple[int, int, str, bool], str]]:
@@ -149,6 +160,9 @@ def cases() -> tuple[dict[str, Case], dict[tuple[int, int, str, bool], str]]:
                     own = form if form in forms else "ANY" if "ANY" in forms else forms[0]
                     case = _case(row, size, own, dead and may_die)
                     by_name.setdefault(case.name, case)
+                    if row.fuses and own != "INDEX" and not dead and row_bits(row, size) != 16:
+                        fused = _fused(row, own, case)
+                        by_name.setdefault(fused.name, fused)
                     chosen[row.id, size, form, dead] = case.name
     return by_name, chosen
 
@@ -185,6 +199,8 @@ def render_ops() -> str:
         ]
         lines.append(f"    {{{', '.join(cells)}}}, /* {row.id}: {row} */")
     text = "\n".join(lines)
+    fused = ", ".join(f"[{ids[n.removesuffix(FUSED)]}] = {i}" for n, i in ids.items()
+                      if n.endswith(FUSED))  # fmt: skip
     return f"""/* Generated from isa/table.py by isa/generate/execute.py. */
 #ifndef ISA_OPS_H
 #define ISA_OPS_H
@@ -201,6 +217,8 @@ enum {{
 static const uint16_t row_ops[ROW_COUNT][2][4][2] = {{
 {text}
 }};
+/* By op: the first of the sixteen ops that it and a conditional jump after it become, or 0. */
+static const uint16_t fused_ops[OP_FIRST_COLD] = {{{fused}}};
 #endif
 """
 
@@ -222,7 +240,7 @@ def _hot() -> list[tuple[str, str]]:
     result = []
     for name in (n for n in numbers() if by_name[n].hot):
         case = by_name[name]
-        finish = "NEXT;" if not case.ends else "" if "goto taken" in case.code else "goto indirect;"
+        finish = "NEXT;" if not case.ends else "" if "TAKE(" in case.code else "INDIRECT;"
         for cc in range(case.count):
             label = f"{name}_{cc}" if case.count > 1 else name
             code = case.code.replace(" CC)", f" {cc})")
