@@ -55,8 +55,7 @@ BODY void op_pusha(CONTEXT) {
     u32 linear[8];
     cpu->current = in;
     for (u32 i = 0; i < 8; i++) { /* in the order of the pushes, so the first to fail is reported */
-        linear[i] = esp - (i + 1) * size;
-        if (!(cpu->mode & MODE_FLAT)) linear[i] = stack_linear(cpu, linear[i], size, true);
+        linear[i] = stack_linear(cpu, esp - (i + 1) * size, size, true);
         probe_store(cpu, linear[i], size, cpu->state.cpl == 3);
     }
     for (u32 i = 0; i < 8; i++)

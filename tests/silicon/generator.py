@@ -439,8 +439,10 @@ class _Draft:
             if "C" in {code[0] for code in self.row.operands}:
                 return code  # AMD reads LOCK MOV CR0 as a move to CR8
             return code if never_asked(self.row, locked=True) else b"\xf0" + code
-        if kind == 1:
-            return rng.choice((b"\x66", b"\x67", b"\x3e", b"\x36")) * rng.choice((1, 2, 14)) + code
+        if kind == 1:  # no size prefix that was not there: the length would be another
+            prefixes = self.instruction.prefixes
+            again = (0x36, 0x3E, prefixes.operand_size and 0x66, prefixes.address_size and 0x67)
+            return bytes([rng.choice(again) or 0x26]) * rng.choice((1, 2, 14)) + code
         if kind == 2 and not (parsed.two_byte or self.row.rep or parsed.byte in _REPEAT_TAKEN):
             return rng.choice((b"\xf2", b"\xf3")) + code
         taken = (parsed.two_byte, parsed.byte) in _REGISTER_FORM_TAKEN

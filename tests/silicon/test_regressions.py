@@ -64,6 +64,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "pusha reports its first push": ("60", {"registers": registers(esp=DATA)}),
     "pusha reports the push that crosses": ("60", {"registers": registers(esp=DATA + 6)}),
+    "pusha over the end of a flat segment": ("60", {"registers": registers(esp=1)}),
+    "a trap comes before the fault of falling off the code segment": (
+        "90",
+        {"address": CODE + AREA - 1, **using(CS, SHORT_CODE)},
+    ),
     "far call reports its first push": (
         "9a 00 00 40 00 23 00",
         {"registers": registers(esp=DATA)},
