@@ -18,6 +18,8 @@ MODULES: Final = (
     *("__init__", "errors", "row", "operands", "registers", "table", "exceptions", "cost"),
     "fingerprint",
 )
+#: And the folders all of whose modules are.
+FOLDERS: Final = ("rows", "generate")
 
 
 def digest(text: bytes) -> str:
@@ -27,7 +29,9 @@ def digest(text: bytes) -> str:
 
 def of_sources() -> str:
     """The digest of the source files."""
-    paths = [HERE / f"{name}.py" for name in MODULES] + sorted((HERE / "generate").glob("*.py"))
+    paths = [HERE / f"{name}.py" for name in MODULES]
+    for folder in FOLDERS:
+        paths += sorted((HERE / folder).glob("*.py"))
     return digest(b"\0".join(path.read_bytes() for path in paths))
 
 

@@ -1,8 +1,8 @@
 """isa_decode.h: opcode bytes to rows, and how each row's operands are read.
 
 `opcode_rows` is indexed by operand size (0: 32 bits, 1: 16), map and opcode byte. Its entry is 0
-(undefined), a row's number plus one, or GROUP_BIT with the number of a group: then ModRM.reg chooses
-among eight such entries.
+(undefined), a row's number plus one, or GROUP_BIT with the number of a group: then ModRM.reg
+chooses among eight such entries.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def render() -> str:
     immediates = ", ".join(f"IMMEDIATE_{name}" for name in ("NONE", *IMMEDIATES.values()))
     facts = "\n".join(_facts(row) for row in ROWS)
     group_lines = ",\n    ".join("{" + ", ".join(map(str, group)) + "}" for group in groups)
-    return f"""/* Generated from isa/table.py by isa/generate/decode.py. */
+    return f"""/* Generated from the instruction table by isa/generate/decode.py. */
 #ifndef ISA_DECODE_H
 #define ISA_DECODE_H
 #include "isa_rows.h"

@@ -201,7 +201,7 @@ def render_ops() -> str:
     text = "\n".join(lines)
     fused = ", ".join(f"[{ids[n.removesuffix(FUSED)]}] = {i}" for n, i in ids.items()
                       if n.endswith(FUSED))  # fmt: skip
-    return f"""/* Generated from isa/table.py by isa/generate/execute.py. */
+    return f"""/* Generated from the instruction table by isa/generate/execute.py. */
 #ifndef ISA_OPS_H
 #define ISA_OPS_H
 #include "isa_rows.h"
@@ -251,13 +251,13 @@ def _hot() -> list[tuple[str, str]]:
 def render_labels() -> str:
     """isa_labels.h: the addresses of the hot ops' labels, in the order of op ids."""
     text = ",\n".join(f"&&{label}" for label, _ in _hot())
-    return f"/* Generated from isa/table.py by isa/generate/execute.py. */\n{text}\n"
+    return f"/* Generated from the instruction table by isa/generate/execute.py. */\n{text}\n"
 
 
 def render_cases() -> str:
     """isa_cases.h: the hot ops' code, for the inside of the dispatch loop."""
     text = "\n".join(f"{label}: {{ {code} }}" for label, code in _hot())
-    return f"/* Generated from isa/table.py by isa/generate/execute.py. */\n{text}\n"
+    return f"/* Generated from the instruction table by isa/generate/execute.py. */\n{text}\n"
 
 
 def render_cold() -> str:
@@ -269,7 +269,7 @@ def render_cold() -> str:
         for name in cold
     )
     table = ",\n    ".join(f"x_{name}" for name in cold)
-    return f"""/* Generated from isa/table.py by isa/generate/execute.py. */
+    return f"""/* Generated from the instruction table by isa/generate/execute.py. */
 {functions}
 void (*const cold_ops[OP_COUNT - OP_FIRST_COLD])(Cpu *, const Insn *) = {{
     {table}

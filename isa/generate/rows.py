@@ -37,7 +37,7 @@ def render(fingerprint: str) -> str:
     """The header's text."""
     names = ", ".join(f"PRIVILEGE_{name}" for name in PRIVILEGES.values())
     lines = "\n".join(_line(row) for row in ROWS)
-    return f"""/* Generated from isa/table.py by isa/generate/rows.py. */
+    return f"""/* Generated from the instruction table by isa/generate/rows.py. */
 #ifndef ISA_ROWS_H
 #define ISA_ROWS_H
 #include <stdint.h>

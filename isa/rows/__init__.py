@@ -1,0 +1,1 @@
+"""The rows of the instruction table, a module a subject; `isa/table.py` puts them together."""
