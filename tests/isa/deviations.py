@@ -24,6 +24,9 @@ SPELLINGS: Final = {
     "sgdtw": "sgdt", "sidtw": "sidt", "lgdtw": "lgdt", "lidtw": "lidt",
 }  # fmt: skip
 
+#: What only NASM has a name for.
+OURS: Final = {"hint_nop55": "nop"}
+
 #: objdump writes a string instruction's size in its operands.
 STRING_MNEMONICS: Final = frozenset({"movs", "stos", "lods", "cmps", "scas", "ins", "outs"})
 
@@ -78,6 +81,12 @@ DEVIATIONS: Final = (
         lambda i: i.row.mnemonic == "movsd" and i.prefixes.repeat == 0xF2,
         "all but prefixes",
         "capstone drops the prefix of F2 A5; it repeats, as F3 does",
+    ),
+    Deviation(
+        _oracles("capstone objdump"),
+        lambda i: i.row.mnemonic == "hint_nop55" and isinstance(i.operands[0], Register),
+        "nothing",
+        "with a register they know ENDBR32, RDSSP and nothing else where P6 has a NOP",
     ),
     Deviation(
         _oracles("objdump"),

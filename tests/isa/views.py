@@ -20,7 +20,7 @@ from capstone import x86_const
 from isa.decoder import Instruction
 from isa.operands import GENERAL, SEGMENT_NAMES, FarPointer, Immediate, Memory, Operand, Relative
 from isa.table import ALIASES, CONDITION_NAMES
-from tests.isa.deviations import SPELLINGS, STRING_MNEMONICS
+from tests.isa.deviations import OURS, SPELLINGS, STRING_MNEMONICS
 
 #: Bytes between two cases in a file given to objdump and ndisasm: nop resynchronises them.
 SLOT = 32
@@ -76,7 +76,8 @@ def ours(instruction: Instruction) -> View:
     words = ["lock"] * prefixes.lock
     if instruction.row.rep and prefixes.repeat is not None:
         words.append("rep" if prefixes.repeat == 0xF3 else "repne")
-    return View(instruction.mnemonic, operands, instruction.length, _prefixes(words))
+    mnemonic = OURS.get(instruction.mnemonic, instruction.mnemonic)
+    return View(mnemonic, operands, instruction.length, _prefixes(words))
 
 
 # -- Settling notation -------------------------------------------------------------------------
