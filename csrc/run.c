@@ -135,6 +135,8 @@ void retire_iterations(Cpu *cpu, u32 iterations) {
 
 void end_repeat(Cpu *cpu, bool some, bool finished) {
     if (some) cpu->left++;
+    /* The last piece alone pays for the instruction: where a repeat is cut must not matter. */
+    if (!finished) cpu->state.cycle -= row_facts[cpu->current->row].cycles;
     cpu->state.eip = finished ? next_eip(cpu) : current_eip(cpu);
 }
 

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.core import Cpu, ExitReason, PageFlag, ffi, lib
+from emulator.core import Cpu, ExitReason, Registers
 from emulator.memory import Memory
 from isa import assemble
 
@@ -19,6 +19,7 @@ MEMORY = 4 << 20
 GDT, LDT, IDT, TSS = 0x1000, 0x1800, 0x2000, 0x3000
 STUBS = 0x4000  #: 16 bytes a vector; each begins with HLT
 CODE = 0x100000  #: where `run` puts the program
+TARGET = CODE + 0x100  #: where far transfers lead; a test puts `int 0x80` there: arrival
 DATA = 0x200000  #: 64 KiB for the program to use
 STACK = 0x70000  #: top of the program's stack
 STACKS = (0x80000, 0x90000, 0xA0000)  #: tops of the stacks of rings 0-2 in the TSS
@@ -104,7 +105,6 @@ class Lab:
         self.memory = Memory(MEMORY)
         self.cpu = Cpu(self.memory.machine)
         self.state = self.cpu.state
-        self.symbols: dict[str, int] = {}
         for level in range(4):
             self.set_gdt(CODE_OF[level], descriptor(access=dpl(READABLE, level)))
             self.set_gdt(DATA_OF[level], descriptor(access=dpl(WRITABLE, level)))
@@ -163,7 +163,7 @@ class Lab:
         segment.limit = limit << 12 | 0xFFF if value >> 55 & 1 else limit
 
     def set_segment(self, name: str, selector: int) -> None:
-        self.load_hidden(self.state.seg["es cs ss ds fs gs".split().index(name)], selector)
+        self.load_hidden(self.state.seg[["es", "cs", "ss", "ds", "fs", "gs"].index(name)], selector)
 
     def ring(self, level: int) -> None:
         """Continue at a privilege level, with flat segments of it."""
@@ -178,7 +178,6 @@ class Lab:
         """Assemble a program to CODE and point EIP at it; returns its length."""
         names = "".join(f"{name} equ {value}\n" for name, value in CONSTANTS.items())
         program = assemble(f"bits 32\norg {CODE}\n{names}{source}\n")
-        self.symbols = dict(program.symbols)
         self.memory.write(CODE, program.flat())
         self.cpu["eip"] = CODE
         return len(program.flat())
@@ -206,7 +205,7 @@ class Lab:
             outer = (self.get32(esp + 12), self.get32(esp + 16))  # type: ignore[assignment]
         return vector, Frame(eip, cs, eflags, error, *outer)
 
-    def snapshot(self) -> tuple[object, ...]:
+    def snapshot(self) -> tuple[Registers, tuple[object, ...]]:
         """All registers that a program can read, and the hidden parts of segments."""
         segments = tuple(
             (s.selector, s.attributes, s.base, s.limit)
@@ -215,11 +214,34 @@ class Lab:
         return self.cpu.registers, segments
 
 
+def arrived(outcome: Outcome) -> bool:
+    """Whether a run ended in the `int 0x80` at TARGET."""
+    return bool(outcome.vector == 0x80 and outcome.frame and outcome.frame.eip == TARGET + 2)
+
+
+#: What delivery of an event leaves alone.
+KEPT = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi", "ds", "es", "fs", "gs")
+
+
+def faults_cleanly(lab: Lab, source: str) -> tuple[int, int | None] | None:
+    """The fault of a program's one instruction; it must have changed nothing."""
+    lab.load(source)
+    before = lab.cpu.registers
+    outcome = lab.go()
+    after, frame = lab.cpu.registers, outcome.frame
+    assert frame is not None
+    assert [getattr(after, name) for name in KEPT] == [getattr(before, name) for name in KEPT]
+    assert (frame.eip, frame.cs) == (before.eip, before.cs)
+    if frame.esp is not None:
+        assert (frame.esp, frame.ss) == (before.esp, before.ss)
+    else:
+        assert after.esp == before.esp - (12 if frame.error is None else 16)
+    return outcome.fault
+
+
 #: Names that programs may use.
 CONSTANTS = {
     "DATA": DATA, "STACK": STACK, "FREE": FREE, "FREE2": FREE2, "GDT": GDT, "LDT": LDT, "IDT": IDT,
     "TSS": TSS, "TSS_SELECTOR": TSS_SELECTOR, "LDT_SELECTOR": LDT_SELECTOR,
     **{f"CODE{n}": CODE_OF[n] for n in range(4)}, **{f"DATA{n}": DATA_OF[n] for n in range(4)},
 }  # fmt: skip
-
-__all__ = ["ExitReason", "Lab", "PageFlag", "ffi", "lib"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.core import EventKind, TraceKind, Unsupported
+from emulator.core import EventKind, ExitReason, TraceKind, Unsupported, lib
 from tests.core.lab import (
     BP,
     BR,
@@ -34,12 +34,10 @@ from tests.core.lab import (
     TSS_SELECTOR,
     UD,
     WRITABLE,
-    ExitReason,
     Lab,
     descriptor,
     dpl,
     gate,
-    lib,
 )
 
 BEYOND = GDT_ENTRIES * 8
@@ -75,9 +73,7 @@ def intercept(lab: Lab, *vectors: int) -> None:
         ("mov eax, 0x77\nmov ds, ax", GP, 0x74, 5, True),
     ],
 )
-def test_frame(
-    lab: Lab, source: str, vector: int, error: int | None, eip: int, rf: bool
-) -> None:
+def test_frame(lab: Lab, source: str, vector: int, error: int | None, eip: int, rf: bool) -> None:
     lab.put32(DATA, 1, 2)
     lab.cpu["eflags"] = IF | FLAG["df"] | 2
     outcome = lab.run(source)
@@ -106,7 +102,9 @@ def test_bound_is_signed(lab: Lab, index: int) -> None:
 def test_arithmetic_flags_in_the_frame_are_exact(lab: Lab) -> None:
     outcome = lab.run("mov al, 0x80\nadd al, 0x80\nud2")
     assert outcome.frame is not None
-    assert outcome.frame.eflags == FLAG["of"] | FLAG["zf"] | FLAG["pf"] | FLAG["cf"] | FLAG["rf"] | 2
+    assert (
+        outcome.frame.eflags == FLAG["of"] | FLAG["zf"] | FLAG["pf"] | FLAG["cf"] | FLAG["rf"] | 2
+    )
 
 
 @pytest.mark.parametrize(("kind", "flag"), [(0xE, 0), (0xF, IF)])
@@ -126,7 +124,11 @@ def test_stack_of_ring_0(lab: Lab, level: int) -> None:
     assert outcome.fault == (GP, 0x74)
     frame = outcome.frame
     assert frame is not None
-    assert (frame.esp, frame.ss, frame.cs) == (STACK, DATA_OF[level] | level, CODE_OF[level] | level)
+    assert (frame.esp, frame.ss, frame.cs) == (
+        STACK,
+        DATA_OF[level] | level,
+        CODE_OF[level] | level,
+    )
     registers = lab.cpu.registers
     assert (registers.esp, registers.ss, registers.cs) == (STACKS[0] - 24, DATA_OF[0], CODE_OF[0])
     assert registers.ds == DATA_OF[level] | level  # delivery leaves data segments
@@ -161,7 +163,7 @@ def test_conforming_handler_stays_in_its_ring(lab: Lab) -> None:
     assert outcome.frame.esp == STACK - 12
 
 
-# -- What may be wrong with a gate ------------------------------------------------------------------
+# -- What may be wrong with a gate ----------------------------------------------------------------
 
 V = 0x33
 IDT_ERROR = V * 8 + 2
@@ -275,7 +277,7 @@ def test_stack_of_the_tss(
     assert lab.snapshot() == before
 
 
-# -- External interrupts ----------------------------------------------------------------------------
+# -- External interrupts --------------------------------------------------------------------------
 
 
 def test_external_interrupt(lab: Lab) -> None:
@@ -296,7 +298,7 @@ def test_an_interrupt_on_an_exception_vector_pushes_no_error_code(lab: Lab) -> N
     assert lab.cpu["esp"] == STACK - 12
 
 
-# -- Double and triple faults -------------------------------------------------------------------------
+# -- Double and triple faults --------------------------------------------------------------------
 
 
 def test_serial_faults(lab: Lab) -> None:
@@ -424,7 +426,7 @@ def test_an_endless_chain_of_faults_ends(lab: Lab) -> None:
     assert lab.state.tick == 0
 
 
-# -- Interception -----------------------------------------------------------------------------------
+# -- Interception ---------------------------------------------------------------------------------
 
 
 def test_intercepted_fault(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.core import Unsupported
+from emulator.core import ExitReason, Unsupported
 from tests.core.lab import (
     CODE,
     CODE_OF,
@@ -12,7 +12,6 @@ from tests.core.lab import (
     DATA,
     DATA_OF,
     EXECUTE_ONLY,
-    FLAG,
     FREE,
     FREE2,
     GDT_ENTRIES,
@@ -23,20 +22,20 @@ from tests.core.lab import (
     SS,
     STACK,
     STACKS,
+    TARGET,
     TS,
     TSS,
     TSS_SELECTOR,
     WRITABLE,
-    ExitReason,
     Lab,
-    Outcome,
+    arrived,
     descriptor,
     dpl,
+    faults_cleanly,
     gate,
 )
 
 BEYOND = GDT_ENTRIES * 8
-TARGET = CODE + 0x100  #: `int 0x80` stands there: arrival
 
 
 @pytest.fixture
@@ -44,32 +43,6 @@ def lab() -> Lab:
     lab = Lab()
     lab.memory.write(TARGET, b"\xcd\x80")
     return lab
-
-
-def arrived(outcome: Outcome) -> bool:
-    return outcome.vector == 0x80 and outcome.frame is not None and (
-        outcome.frame.eip == TARGET + 2
-    )  # fmt: skip
-
-
-def faults_cleanly(lab: Lab, source: str) -> tuple[int, int | None] | None:
-    """The fault of a program's last instruction; it must have changed nothing."""
-    lab.load(source)
-    before = lab.snapshot()
-    esp, ss = lab.cpu["esp"], lab.cpu["ss"]
-    outcome = lab.go()
-    frame = outcome.frame
-    assert frame is not None
-    eip = lab.cpu.registers  # after delivery; compare what delivery keeps
-    assert (eip.eax, eip.ecx, eip.edx, eip.ebx, eip.ds, eip.es, eip.fs, eip.gs) == (
-        before[0].eax, before[0].ecx, before[0].edx, before[0].ebx,  # type: ignore[attr-defined]
-        before[0].ds, before[0].es, before[0].fs, before[0].gs,  # type: ignore[attr-defined]
-    )  # fmt: skip
-    assert frame.cs == before[0].cs  # type: ignore[attr-defined]
-    if frame.esp is not None:
-        assert (frame.esp, frame.ss) == (esp, ss)
-    assert frame.eip == CODE
-    return outcome.fault
 
 
 DIRECT_CASES = [
@@ -94,9 +67,7 @@ DIRECT_CASES = [
 
 @pytest.mark.parametrize("how", ["jmp", "call"])
 @pytest.mark.parametrize(("access", "rpl", "cpl", "expected"), DIRECT_CASES)
-def test_direct(
-    lab: Lab, how: str, access: int, rpl: int, cpl: int, expected: int | None
-) -> None:
+def test_direct(lab: Lab, how: str, access: int, rpl: int, cpl: int, expected: int | None) -> None:
     lab.set_gdt(FREE, descriptor(access=access))
     lab.ring(cpl)
     source = f"{how} {FREE | rpl}:{TARGET}"
@@ -255,7 +226,10 @@ def test_gate_to_inner_ring_copies_parameters(lab: Lab, inner: int, count: int) 
     else:
         assert outcome.frame is not None
         assert outcome.fault == (GP, 0)
-        assert (outcome.frame.cs, outcome.frame.ss) == (CODE_OF[inner] | inner, DATA_OF[inner] | inner)
+        assert (outcome.frame.cs, outcome.frame.ss) == (
+            CODE_OF[inner] | inner,
+            DATA_OF[inner] | inner,
+        )
         assert outcome.frame.esp is not None
         esp = outcome.frame.esp
     assert esp == top - 16 - 4 * count
@@ -347,9 +321,7 @@ RETURN_CASES = [
 
 @pytest.mark.parametrize("how", ["retf", "iret"])
 @pytest.mark.parametrize(("access", "rpl", "cpl", "expected"), RETURN_CASES)
-def test_return_checks(
-    lab: Lab, how: str, access: int, rpl: int, cpl: int, expected: int
-) -> None:
+def test_return_checks(lab: Lab, how: str, access: int, rpl: int, cpl: int, expected: int) -> None:
     lab.set_gdt(FREE, descriptor(access=access))
     lab.ring(cpl)
     lab.cpu["esp"] = STACK - 0x40
@@ -414,94 +386,3 @@ def test_outer_stack_of_16_bits_takes_sp_only(lab: Lab) -> None:
     outcome = lab.run("retf")
     assert outcome.frame is not None
     assert outcome.frame.esp == (STACK - 0x40) & 0xFFFF0000 | 0x5678
-
-
-# -- IRET -----------------------------------------------------------------------------------------
-
-
-def iret(lab: Lab, cpl: int, iopl: int, image: int, to: int, bits: int = 32) -> Outcome:
-    """IRET from a ring to a ring with this EFLAGS image, all flags clear before."""
-    lab.ring(cpl)
-    lab.cpu["eflags"] = iopl << 12 | 2
-    outer = [0x60000, DATA_OF[to] | to] if to > cpl else []
-    words = [TARGET if bits == 32 else 0xB000, CODE_OF[to] | to, image, *outer]
-    lab.cpu["esp"] = STACK - 0x40
-    if bits == 32:
-        lab.put32(STACK - 0x40, *words)
-    else:
-        lab.memory.write(STACK - 0x40, b"".join((w & 0xFFFF).to_bytes(2, "little") for w in words))
-        lab.memory.write(0xB000, b"\xcd\x80")
-    return lab.run("iret" if bits == 32 else "o16 iret")
-
-
-EVERY = 0x3F7FD7 & ~(FLAG["tf"] | FLAG["vm"] | FLAG["nt"]) & ~0x180000  #: all IRET may load, no TF
-
-
-@pytest.mark.parametrize(
-    ("cpl", "iopl", "to", "loads"),
-    [
-        (0, 0, 0, EVERY),
-        (0, 0, 3, EVERY),
-        (1, 0, 1, EVERY & ~0x3000 & ~FLAG["if"]),
-        (1, 1, 3, EVERY & ~0x3000),
-        (3, 0, 3, EVERY & ~0x3000 & ~FLAG["if"]),
-        (3, 3, 3, EVERY & ~0x3000),
-    ],
-)
-def test_iret_flags(lab: Lab, cpl: int, iopl: int, to: int, loads: int) -> None:
-    outcome = iret(lab, cpl, iopl, EVERY, to)
-    assert arrived(outcome)
-    assert outcome.frame is not None
-    expected = (loads | 2 | iopl << 12) & ~FLAG["rf"]
-    if cpl == 0:
-        expected = (loads | 2) & ~FLAG["rf"]
-    assert outcome.frame.eflags == expected  # INT has ended RF's effect
-
-
-@pytest.mark.parametrize("to", [0, 3])
-def test_iret_of_16_bits_keeps_the_upper_flags(lab: Lab, to: int) -> None:
-    outcome = iret(lab, 0, 0, EVERY, to, 16)
-    assert outcome.frame is not None
-    assert outcome.vector == 0x80
-    assert outcome.frame.eip == 0xB002
-    assert outcome.frame.eflags == EVERY & 0xFFFF | 2
-    if to == 3:
-        assert (outcome.frame.esp, outcome.frame.ss) == (0, DATA_OF[3] | 3)
-
-
-def test_iret_unsupported(lab: Lab) -> None:
-    assert iret(lab, 0, 0, FLAG["vm"] | 2, 0).reason == ExitReason.UNSUPPORTED
-    assert lab.cpu.exit.detail == Unsupported.V86
-    lab.cpu["eflags"] = FLAG["nt"]
-    lab.cpu["eip"] = CODE
-    assert lab.go().reason == ExitReason.UNSUPPORTED
-    assert lab.cpu.exit.detail == Unsupported.NESTED_TASK
-    assert lab.cpu["eip"] == CODE
-
-
-def test_iret_ignores_vm_outside_ring_0(lab: Lab) -> None:
-    outcome = iret(lab, 3, 0, FLAG["vm"] | FLAG["cf"] | 2, 3)
-    assert arrived(outcome)
-    assert outcome.frame is not None
-    assert outcome.frame.eflags == FLAG["cf"] | 2
-
-
-def test_iret_pops_within_the_stack(lab: Lab) -> None:
-    lab.set_gdt(FREE, descriptor(0, STACK - 1, WRITABLE))
-    lab.set_segment("ss", FREE)
-    lab.cpu["esp"] = STACK - 8  # EIP and CS, but no flags
-    lab.put32(STACK - 8, TARGET, CODE_OF[0])
-    assert faults_cleanly(lab, "iret") == (SS, 0)
-
-
-def test_iret_restores_what_an_interrupt_saved(lab: Lab) -> None:
-    lab.set_idt(0x80, gate(CODE_OF[0], TARGET, 0xF, 3))
-    lab.memory.write(TARGET, b"\xcf")
-    lab.ring(3)
-    lab.cpu["eflags"] = 0x200ED7
-    outcome = lab.run("int 0x80\nint 0x81")
-    assert outcome.fault == (GP, 0x81 * 8 + 2)
-    assert outcome.frame is not None
-    assert outcome.frame.eflags == 0x200ED7 | FLAG["rf"]
-    assert outcome.frame.esp == STACK
-    assert outcome.frame.eip == CODE + 2

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.lab import CODE, DATA, GP, PF, STACK, ExitReason, Lab, PageFlag, lib
+from emulator.core import ExitReason, PageFlag, lib
+from tests.core.lab import (
+    CODE,
+    DATA,
+    GP,
+    PF,
+    Lab,
+)
 
 DIRECTORY, TABLE, TABLE2 = 0x300000, 0x301000, 0x302000
 P, RW, US, A, D, LARGE = 1, 2, 4, 32, 64, 128
@@ -227,7 +234,7 @@ def test_rights_of_a_large_page(lab: PagedLab) -> None:
     assert attempt(lab, READ, 3) == 5
 
 
-# -- The TLB ----------------------------------------------------------------------------------------
+# -- The TLB --------------------------------------------------------------------------------------
 
 CHANGE = f"mov dword [{TABLE2}], {FRAME + 0x1000 | P | RW | US}\n"
 
@@ -402,7 +409,7 @@ def test_control_register_intercepts() -> None:
     assert lab.cpu["cr3"] == 0
 
 
-# -- Machine pages with flags -----------------------------------------------------------------------
+# -- Machine pages with flags ---------------------------------------------------------------------
 
 
 def test_a_page_table_that_is_code_or_logged_is_still_written(lab: PagedLab) -> None:
@@ -437,4 +444,3 @@ def test_cost_of_a_walk(lab: PagedLab) -> None:
         lab.cpu.run(lab.state.tick + 1)
         cycles.append(lab.state.cycle)
     assert cycles[0] - (cycles[1] - cycles[0]) == 4 * EVENT_CYCLES["walk_step"]  # code and data
-    assert STACK
