@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hypervisor.cli.files import read_file
 from hypervisor.cli.status import Stop, StopError
@@ -26,8 +25,7 @@ MULTIBOOT_HEADER = bytes.fromhex("02b0ad1b")
 HEADER_WITHIN = 8192
 
 
-@dataclass(frozen=True)
-class Loadable:
+class Loadable(NamedTuple):
     """What `Machine.load` takes, and an image with symbols and lines for whoever asks."""
 
     name: str

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import gc
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -42,9 +41,8 @@ class RunCommand(click.Command):
             formatter.write_dl(statuses())
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of a run, as given."""
+class Options(NamedTuple):
+    """The options of a run, as given. (A dataclass would take a millisecond to make.)"""
 
     programs: tuple[str, ...]
     technique: str
