@@ -1,7 +1,7 @@
 """Time one piece of work on one machine: the difference of two runs, so that start-up cancels.
 
-How many iterations make a run long enough to be timed is found on the fastest machine and used on
-all of them; each machine then also has to print the same checksum. machines.py says what runs.
+How many iterations make a run long enough to be timed is found for each machine by itself; before
+that, all have to print the same checksum for the same few iterations. machines.py says what runs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tests.bench.machines import Bench, BenchError, Outcome
 
 Run = Callable[[int], Outcome]
 
+ATTEMPTS = 3
+CHECKED = 5  # iterations of which the checksums are compared
 LONG = 5.0  # seconds after which a run is not repeated: noise is small against it
 
 
@@ -36,12 +38,9 @@ class Plan:
 
 
 def calibrate(run: Run, seconds: float, repeats: int) -> Plan:
-    """Counts for which `run` takes `seconds` longer with the high one than with the low one."""
-    count, base = 16, run(1).seconds
-    while True:
-        spent = run(count).seconds - base
-        if spent > 0.02:
-            break
+    """Counts for which `run` takes about `seconds` longer with the high one than with the low."""
+    count, base = 16, min(run(1).seconds, run(1).seconds)
+    while (spent := run(count).seconds - base) < seconds / 8:
         count *= 4
     high = max(8, int(count * seconds / spent))
     return Plan(high // 8, high, repeats)
@@ -54,25 +53,28 @@ def _fastest(run: Run, iterations: int, repeats: int) -> Outcome:
     return min(outcomes, key=lambda outcome: outcome.seconds)
 
 
-def time_work(run: Run, plan: Plan) -> tuple[float, str]:
-    """Seconds an iteration, and what the longer run printed."""
-    low = _fastest(run, plan.low, plan.repeats)
-    high = _fastest(run, plan.high, plan.repeats)
-    if high.seconds <= low.seconds:
-        raise BenchError(f"{plan.high} iterations took no longer than {plan.low}: machine too busy")
-    return (high.seconds - low.seconds) / plan.steps, high.output
+def time_work(run: Run, seconds: float, repeats: int) -> float:
+    """Seconds an iteration, from runs of about `seconds`; longer ones if noise hides the work."""
+    plan = calibrate(run, seconds, repeats)
+    for _ in range(ATTEMPTS):
+        low = _fastest(run, plan.low, plan.repeats).seconds
+        high = _fastest(run, plan.high, plan.repeats).seconds
+        if high > low:
+            return (high - low) / plan.steps
+        plan = Plan(plan.low, plan.high * 4, plan.repeats)
+    raise BenchError(f"{plan.high} iterations take no longer than {plan.low}: machine too busy")
 
 
 def time_workload(
     machines: list[Bench], workload: build.Workload, folder: Path, seconds: float, repeats: int
 ) -> dict[str, float]:
-    """Seconds an iteration by machine; the first machine is the one to calibrate on."""
+    """Seconds an iteration by machine."""
 
     def runner(machine: Bench) -> Run:
         return lambda iterations: machine.run_workload(workload, folder, iterations)
 
-    plan = calibrate(runner(machines[0]), seconds, repeats)
-    return _time_all({machine.name: runner(machine) for machine in machines}, plan, workload.name)
+    runs = {machine.name: runner(machine) for machine in machines}
+    return _time_all(runs, seconds, repeats, workload.name)
 
 
 def time_system_cost(
@@ -84,20 +86,15 @@ def time_system_cost(
     def runner(machine: Bench) -> Run:
         return lambda count: machine.run_kernel(kernel, f"cost={cost} iterations={count}")
 
-    able = [machine for machine in machines if machine.whole]
-    if not able:
-        return {}
-    plan = calibrate(runner(able[0]), seconds, repeats)
-    return _time_all({machine.name: runner(machine) for machine in able}, plan, cost)
+    runs = {machine.name: runner(machine) for machine in machines if machine.whole}
+    return _time_all(runs, seconds, repeats, cost)
 
 
-def _time_all(runs: dict[str, Run], plan: Plan, what: str) -> dict[str, float]:
-    times, printed = {}, {}
-    for name, run in runs.items():
-        times[name], printed[name] = time_work(run, plan)
+def _time_all(runs: dict[str, Run], seconds: float, repeats: int, what: str) -> dict[str, float]:
+    printed = {name: run(CHECKED).output for name, run in runs.items()}
     if len(set(printed.values())) > 1:
         raise BenchError(f"{what}: the machines disagree: {printed}")
-    return times
+    return {name: time_work(run, seconds, repeats) for name, run in runs.items()}
 
 
 def time_start(machines: list[Bench], folder: Path, repeats: int) -> dict[str, float]:
