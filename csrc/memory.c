@@ -134,12 +134,17 @@ static void store_with(Cpu *cpu, u32 linear, u32 size, u32 value, u32 access) {
  * SS and DS, and the stack.
  */
 static void check_flat_end(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
-    bool push = linear == cpu->state.gpr[ESP] - size;
+    u32 operand, base;
     if (likely(linear + size - 1 >= linear) || !(cpu->mode & MODE_FLAT)) return;
-    if (push || (in->segment <= SEG_DS && effective_address(cpu, in) != linear))
-        raise_error(cpu, VECTOR_SS, 0);
-    if (in->segment <= SEG_DS && in->segment != SEG_CS)
-        raise_error(cpu, in->segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+    operand = effective_address(cpu, in);
+    base = cpu->state.seg[in->segment].base;
+    if (in->segment == SEG_CS || in->segment > SEG_DS) {
+        /* segment_linear has seen the operand; the base may carry it past 4 GiB. */
+        if (linear == base + operand || linear == base + cpu->state.gpr[ESI]) return;
+    } else if (linear == operand && in->segment != SEG_SS) {
+        raise_error(cpu, VECTOR_GP, 0);
+    }
+    raise_error(cpu, VECTOR_SS, 0);
 }
 
 NOINLINE u32 load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {

@@ -58,7 +58,7 @@ _OPEN_VECTORS: Final = (3, 4, 0x80)
 _HAS_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17})
 _PRESENT, _WRITABLE, _USER = 1, 2, 4
 _CR0: Final = 0x80050033  # PG AM WP NE ET MP PE
-_HLT_IRET: Final = b"\xf4\xcf"
+_HLT: Final = b"\xf4"
 _TICKS: Final = 1 << 22
 NOT_DELIVERED: Final = 0x100
 """Fault.vector less the exit reason, where the core stopped without delivering an exception."""
@@ -69,6 +69,7 @@ _SEGMENTS_AT: Final = ffi.offsetof("CpuState", "seg")
 _EIGHT: Final = struct.Struct("<8I")
 _TWO: Final = struct.Struct("<2I")
 _FRAME: Final = struct.Struct("<5I")
+_SEGMENT: Final = struct.Struct("<4I")
 _SEGMENTS: Final = struct.Struct("<24I")
 
 
@@ -132,10 +133,10 @@ class Native:
         struct.pack_into("<II", tss, 4, KERNEL + _STACK_TOP, _KERNEL_DS)
         struct.pack_into("<H", tss, 102, 0xFFFF)  # no I/O bitmap: every port faults
         self._write(_TSS, bytes(tss))
-        self._write(_HANDLERS, _HLT_IRET * 256)
+        self._write(_HANDLERS, _HLT * 256)
         idt = bytearray()
         for vector in range(256):
-            handler = KERNEL + _HANDLERS + 2 * vector
+            handler = KERNEL + _HANDLERS + vector
             gate = _GATE_DPL3 if vector in _OPEN_VECTORS else _GATE
             idt += struct.pack("<HHHH", handler & 0xFFFF, _KERNEL_CS, gate, handler >> 16)
         self._write(_IDT, bytes(idt))
@@ -201,7 +202,7 @@ class Native:
             reason = lib.cpu_run(self._cpu, self._state.tick + _TICKS)
             if reason != lib.EXIT_HALT:
                 return self._outcome(Fault(NOT_DELIVERED + reason), None, taken)
-            vector = (self._state.eip - 1 - KERNEL - _HANDLERS) // 2
+            vector = self._state.eip - 1 - KERNEL - _HANDLERS
             frame_at = self._state.gpr[ESP] - KERNEL + 4 * (vector in _HAS_ERROR_CODE)
             frame = _FRAME.unpack_from(self._memory, frame_at)
             if vector != 1 or case.steps == 0:
@@ -209,7 +210,17 @@ class Native:
             taken += 1
             if taken == case.steps:
                 return self._outcome(None, frame, taken)
-            self._write(frame_at + 8, (frame[2] | TF).to_bytes(4, "little"))
+            self._resume(case, frame)
+
+    def _resume(self, case: Case, frame: tuple[int, ...]) -> None:
+        """Go on from a trap, TF set. Not by IRET: to a 16-bit stack it would return SP alone."""
+        state = self._state
+        state.eip, cs, eflags, state.gpr[ESP], ss = frame
+        state.eflags = eflags | TF
+        state.cpl = 3
+        for segment, selector in ((CS, cs & 0xFFFF), (SS, ss & 0xFFFF)):
+            at = _SEGMENTS_AT + 16 * segment
+            _SEGMENT.pack_into(self._bytes, at, *self._loaded(selector, case))
 
     def _fault(self, vector: int, frame_at: int) -> Fault:
         if vector not in _HAS_ERROR_CODE:

@@ -195,7 +195,7 @@ class _Draft:
         if not _LOADS_SEGMENTS.isdisjoint(self.row.operands) or self.row.mnemonic == "lss":
             code += b"\x90"  # for the instruction that a load of SS lets run before the trap
         if not self.row.ends and self.row.privilege == "":
-            steps = rng.getrandbits(1)
+            steps = rng.choice((0, 0, 1, 2, 3) if self.row.rep else (0, 1))
         if rng.getrandbits(6) == 0:
             code = self._spoil(code)
         code, address = self._place(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.oracles.native import Native
@@ -22,7 +24,9 @@ def hold_against_silicon(silicon: Silicon, seed: int, count: int) -> None:
     native = Native(silicon.low_mapped)
     wrong = []
     for batch in batches(seed, count):
-        cases = [program.case for program in batch]
+        # Every fourth is stepped through under TF; both must come to the INT3 all the same.
+        steps = [64 if number % 4 == 0 else 0 for number in range(len(batch))]
+        cases = [replace(p.case, steps=n) for p, n in zip(batch, steps, strict=True)]
         outcomes = silicon.run_batch(cases), native.run_batch(cases)
         for program, theirs, ours in zip(batch, *outcomes, strict=True):
             if not agree_but_for("silicon", program.undefined_after(theirs), theirs, ours):

@@ -58,6 +58,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "store over the end of a flat segment": ("89 45 00", {"registers": registers(ebp=TOP)}),
     "push over the end of a flat segment": ("50", {"registers": registers(esp=2)}),
     "pop over the end of a flat segment": ("58", {"registers": registers(esp=TOP)}),
+    "pop over the end of a flat segment, to another": (
+        "64 8f 00",
+        {"registers": registers(esp=TOP, eax=DATA)},
+    ),
+    "leave over the end of a flat segment": ("c9", {"registers": registers(ebp=TOP)}),
+    "enter over the end of a flat segment": ("c8 00 00 00", {"registers": registers(esp=2)}),
     "load over the end of a segment of 4 GiB with a base": (
         "8b 06",
         {"registers": registers(esi=TOP), **using(DS, BASED)},
