@@ -40,7 +40,7 @@ class Plan:
 def calibrate(run: Run, seconds: float, repeats: int) -> Plan:
     """Counts for which `run` takes about `seconds` longer with the high one than with the low."""
     count, base = 16, min(run(1).seconds, run(1).seconds)
-    while (spent := run(count).seconds - base) < seconds / 8:
+    while (spent := run(count).seconds - base) < seconds / 2:  # start-up varies
         count *= 4
     high = max(8, int(count * seconds / spent))
     return Plan(high // 8, high, repeats)
