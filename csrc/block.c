@@ -235,6 +235,13 @@ static u32 decode_run(Cpu *cpu, const Window *window, Block *block) {
     return slot;
 }
 
+/* Flags that the instruction reads. A shift by none keeps the flags, as if it had read them; a
+   shift by CL, which has no immediate, may be one. */
+static u32 flags_read(const RowFacts *facts, const Insn *in) {
+    u32 flags = in->immediate & 31 ? facts->flags_read_counted : facts->flags_read;
+    return flags & FLAG_ARITHMETIC;
+}
+
 /* Where flags that one instruction writes are written again before anything reads them, or can
    fault or exit and so show them, take the op that does not write them. */
 static void remove_dead_flags(Block *block, u32 slots) {
@@ -250,8 +257,7 @@ static void remove_dead_flags(Block *block, u32 slots) {
         bool silent = facts->pure == PURE || (facts->pure == PURE_REGISTER && in->form == FORM_REG);
         if (written && !(written & wanted))
             in->op = row_ops[in->row][in->flags & INSN_OPERAND16 ? 1 : 0][in->form][1];
-        wanted = silent ? (wanted & ~written) | (facts->flags_read & FLAG_ARITHMETIC)
-                        : FLAG_ARITHMETIC;
+        wanted = silent ? (wanted & ~written) | flags_read(facts, in) : FLAG_ARITHMETIC;
     }
 }
 

@@ -25,7 +25,7 @@ INLINE bool chain_valid(const Cpu *cpu, const Block *block) {
     u32 i = (block->eip >> 12) & (TLB_SIZE - 1);
     const TlbEntry *entry = &cpu->tlb[i];
     return entry->read_tag == tlb_tag(cpu, block->eip) &&
-           cpu->tlb_machine[cpu->tlb - cpu->tlbs[0] ? 1 : 0][i] == PAGE_OF(block->machine);
+           cpu->tlb_pages[i] == PAGE_OF(block->machine);
 }
 
 /* The successor to go to, or NULL: then it must be looked up. */

@@ -176,6 +176,7 @@ struct Cpu {
     i64 limit;           /* state.tick when left is 0 */
     u32 mode;            /* mode word now */
     TlbEntry *tlb;       /* of the current privilege: tlbs[0] supervisor, tlbs[1] user */
+    u32 *tlb_pages;      /* their machine pages: tlb_machine[0] or [1] */
     Block *block;        /* being executed, or NULL */
     const Insn *current; /* the instruction that may fault; NULL between instructions */
     Machine *machine;

@@ -17,6 +17,7 @@
 #include "cold.h"
 #include "isa_ops.h"
 #include "ops_arith.h"
+#include "ops_bits.h"
 #include "ops_control.h"
 #include "ops_data.h"
 #include "ops_logic.h"

@@ -186,9 +186,14 @@ INLINE void flags_set_arithmetic(Cpu *cpu, u32 flags) {
     cpu->lazy.kind = LAZY_RAW;
 }
 
-/* Set or clear one of CF, OF, AF and keep the other five arithmetic flags. */
+/* Set or clear some of CF, OF, AF and keep the other arithmetic flags; the result stands. */
 INLINE void flags_change(Cpu *cpu, u32 mask, u32 value) {
-    flags_set_arithmetic(cpu, (flags_arithmetic(cpu) & ~mask) | (value & mask));
+    u32 flags = value & mask;
+    if (!(mask & FLAG_CF)) flags |= flag_cf(cpu) ? FLAG_CF : 0;
+    if (!(mask & FLAG_AF)) flags |= flag_af(cpu) ? FLAG_AF : 0;
+    if (!(mask & FLAG_OF)) flags |= flag_of(cpu) ? FLAG_OF : 0;
+    cpu->lazy.a = flags;
+    cpu->lazy.kind = LAZY_RAW;
 }
 
 /* All of EFLAGS. */

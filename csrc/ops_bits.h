@@ -11,10 +11,10 @@
 
 enum bit_operation { BIT_TEST, BIT_SET, BIT_RESET, BIT_COMPLEMENT };
 
-/* CF is the bit; the other flags are kept, ZF because the SDM says so. */
+/* CF is the bit; ZF, and with it SF and PF, are kept; AF and OF are undefined. */
 BODY u32 bit_change(Cpu *cpu, Shape s, u32 value, u32 offset, enum bit_operation operation) {
     u32 bit = 1u << (offset & (s.bits - 1u));
-    flags_change(cpu, FLAG_CF, value & bit ? FLAG_CF : 0);
+    flags_change(cpu, FLAG_CF | FLAG_AF | FLAG_OF, value & bit ? FLAG_CF : 0);
     switch (operation) {
     case BIT_SET: return value | bit;
     case BIT_RESET: return value & ~bit;
@@ -53,17 +53,16 @@ BIT_BODIES(bts, BIT_SET)
 BIT_BODIES(btr, BIT_RESET)
 BIT_BODIES(btc, BIT_COMPLEMENT)
 
-/* ZF says that the source was zero; then the destination keeps its value, as processors do. */
+/* ZF says that the source was zero; then the destination keeps its value, as processors do. The
+   other flags are undefined: here those of the source. */
 BODY u32 op_bsf(CONTEXT, u32 old, u32 source) {
-    u32 result = source ? (u32)__builtin_ctz(source) : old;
-    flags_set_arithmetic(cpu, (flags_arithmetic(cpu) & ~(u32)FLAG_ZF) | (source ? 0 : FLAG_ZF));
-    return result;
+    flags_raw(cpu, s, source, 0);
+    return source ? (u32)__builtin_ctz(source) : old;
 }
 
 BODY u32 op_bsr(CONTEXT, u32 old, u32 source) {
-    u32 result = source ? 31 - (u32)__builtin_clz(source) : old;
-    flags_set_arithmetic(cpu, (flags_arithmetic(cpu) & ~(u32)FLAG_ZF) | (source ? 0 : FLAG_ZF));
-    return result;
+    flags_raw(cpu, s, source, 0);
+    return source ? 31 - (u32)__builtin_clz(source) : old;
 }
 
 #endif

@@ -166,6 +166,7 @@ void refresh_mode(Cpu *cpu) {
         mode |= MODE_STEP;
     cpu->mode = mode;
     cpu->tlb = cpu->tlbs[state->cpl == 3];
+    cpu->tlb_pages = cpu->tlb_machine[state->cpl == 3];
 }
 
 /* Add the ticks since the last change of CPL to the account, if they were at CPL 0. */

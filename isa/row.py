@@ -123,6 +123,7 @@ class Row:
     title: str  #: what it does, in a few words
     writes: str = ""  #: EFLAGS letters it may write
     reads: str = ""  #: EFLAGS letters its result depends on
+    counted: str | None = None  #: of shifts: what it reads if the masked count is not zero
     undefined: tuple[Undefined, ...] = ()
     privilege: str = ""  #: cpl0 | iopl | io (IOPL, then bitmap) | tsd (CPL 0 if CR4.TSD)
     sensitive: str = ""  #: control | behaviour | both

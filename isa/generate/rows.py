@@ -28,6 +28,7 @@ def _purity(row: Row) -> str:
 def _line(row: Row) -> str:
     return (
         f"    {{{flag_mask(row.writes):#x}, {flag_mask(row.reads):#x}, "
+        f"{flag_mask(row.reads if row.counted is None else row.counted):#x}, "
         f"{INSTRUCTION_CYCLES[row.cost]}, PRIVILEGE_{PRIVILEGES[row.privilege]}, "
         f"{_purity(row)}}}, /* {row.id}: {row} */"
     )
@@ -48,6 +49,7 @@ enum privilege {{ {names} }};
 enum purity {{ IMPURE, PURE_REGISTER, PURE }};
 typedef struct {{
     uint32_t flags_written, flags_read; /* EFLAGS bits */
+    uint32_t flags_read_counted; /* those read if an immediate count is not zero */
     uint16_t cycles;
     uint8_t privilege; /* enum privilege */
     uint8_t pure;      /* enum purity */

@@ -49,7 +49,7 @@ for _digit, _name, _title in ((4, "shl", "shift left"), (5, "shr", "shift right"
     D1 /{_digit}    | Ev,1 {_star}
     D2 /{_digit}    | Eb,CL {_star}
     D3 /{_digit}    | Ev,CL {_star}
-""", access="ur", writes="oszapc", reads="oszapc", cost="shift", inline=True,
+""", access="ur", writes="oszapc", reads="oszapc", counted="", cost="shift", inline=True,
         undefined="a:count!=0 o:count>1" + ("" if _name == "sar" else " c:count>=size"))
 for _digit, _name, _title in ((0, "rol", "rotate left"), (1, "ror", "rotate right"),
                               (2, "rcl", "rotate left through carry"),
@@ -61,14 +61,15 @@ for _digit, _name, _title in ((0, "rol", "rotate left"), (1, "ror", "rotate righ
     D1 /{_digit}    | Ev,1
     D2 /{_digit}    | Eb,CL
     D3 /{_digit}    | Ev,CL
-""", access="ur", writes="oc", reads="oszapc", cost="shift", undefined="o:count>1")
+""", access="ur", writes="oc", reads="oszapc", counted="c" if _digit > 1 else "", cost="shift",
+        inline=_digit < 2, undefined="o:count>1")
 for _byte, _name, _title in (("A4", "shld", "shift left, filling from a register"),
                              ("AC", "shrd", "shift right, filling from a register")):
     _with_cl = f"{int(_byte, 16) + 1:02X}"
     group(_name, _title, f"""
     0F {_byte} /r ib  | Ev,Gv,Ib
     0F {_with_cl} /r  | Ev,Gv,CL
-""", access="urr", writes="oszapc", reads="oszapc", cost="shift",
+""", access="urr", writes="oszapc", reads="oszapc", counted="", cost="shift", inline=True,
         undefined="a:count!=0 o:count>1 *oszpc:count>size")
 for _digit, _byte, _name, _title in ((4, "A3", "bt", "test a bit"),
                                      (5, "AB", "bts", "test and set a bit"),
@@ -80,10 +81,10 @@ for _digit, _byte, _name, _title in ((4, "A3", "bt", "test a bit"),
               undefined="osap", lock=_name != "bt", body=_body)
 group("bsf", "lowest set bit", """
     0F BC /r   | Gv,Ev
-""", access="ur", writes="oszapc", undefined="osapc *:source=0", cost="shift")
+""", access="ur", writes="oszapc", undefined="osapc *:source=0", cost="shift", inline=True)
 group("bsr", "highest set bit", """
     0F BD /r   | Gv,Ev
-""", access="ur", writes="oszapc", undefined="osapc *:source=0", cost="shift")
+""", access="ur", writes="oszapc", undefined="osapc *:source=0", cost="shift", inline=True)
 group("setcc", "one if the condition holds, else zero", """
     0F 90+cc /r | Eb
 """, access="w", reads="oszpc", inline=True)
