@@ -96,8 +96,7 @@ static struct shared *const shared = (struct shared *)SHARED;
 static uint8_t main_stack[0x4000] __attribute__((aligned(16), used));
 static uint8_t signal_stack[0x10000] __attribute__((aligned(16)));
 
-static long call6(long number, long a, long b, long c, long d, long e, long f)
-{
+static long call6(long number, long a, long b, long c, long d, long e, long f) {
     long result;
     /* EBP carries the sixth argument; it cannot be an asm operand in every build. */
     __asm__ volatile("pushl %[f]\n\t"
@@ -112,35 +111,28 @@ static long call6(long number, long a, long b, long c, long d, long e, long f)
     return result;
 }
 
-static long call3(long number, long a, long b, long c)
-{
+static long call3(long number, long a, long b, long c) {
     return call6(number, a, b, c, 0, 0, 0);
 }
 
-static void leave(int status)
-{
-    for (;;)
-        call3(__NR_exit_group, status, 0, 0);
+static void leave(int status) {
+    for (;;) call3(__NR_exit_group, status, 0, 0);
 }
 
-static void copy(void *to, const void *from, uint32_t size)
-{
+static void copy(void *to, const void *from, uint32_t size) {
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
 }
 
-static void fill(void *to, uint8_t value, uint32_t size)
-{
+static void fill(void *to, uint8_t value, uint32_t size) {
     __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(value) : "memory");
 }
 
 /* The code area is INT3 but for the running case's bytes, so whatever strays into it stops. */
-static uint8_t *code_of(const struct slot *slot)
-{
+static uint8_t *code_of(const struct slot *slot) {
     return shared->code + (slot->code_at - CODE);
 }
 
-static void load_case(struct sigcontext32 *context, const struct slot *slot)
-{
+static void load_case(struct sigcontext32 *context, const struct slot *slot) {
     copy(code_of(slot), slot->code, slot->code_length);
     copy((void *)DATA, slot->memory, AREA);
     context->eax = slot->registers[0];
@@ -153,8 +145,7 @@ static void load_case(struct sigcontext32 *context, const struct slot *slot)
     context->edi = slot->registers[7];
     context->eip = slot->eip;
     context->eflags = slot->eflags;
-    if (slot->steps)
-        context->eflags |= FLAG_TF;
+    if (slot->steps) context->eflags |= FLAG_TF;
     context->es = slot->selectors[0];
     context->cs = slot->selectors[1];
     context->ss = slot->selectors[2];
@@ -164,8 +155,7 @@ static void load_case(struct sigcontext32 *context, const struct slot *slot)
     state.steps_left = slot->steps;
 }
 
-static void store_outcome(struct slot *slot, const struct sigcontext32 *context, uint32_t signal)
-{
+static void store_outcome(struct slot *slot, const struct sigcontext32 *context, uint32_t signal) {
     slot->registers[0] = context->eax;
     slot->registers[1] = context->ecx;
     slot->registers[2] = context->edx;
@@ -192,23 +182,19 @@ static void store_outcome(struct slot *slot, const struct sigcontext32 *context,
 }
 
 /* True if the case goes on: a step remains, or an alarm found it running for the first time. */
-static bool goes_on(struct sigcontext32 *context, uint32_t signal)
-{
+static bool goes_on(struct sigcontext32 *context, uint32_t signal) {
     if (signal == SIGALRM) {
         bool again = state.alarmed == state.index + 1;
         state.alarmed = state.index + 1;
         return !again;
     }
-    if (signal != SIGTRAP || context->trapno != VECTOR_DB || state.steps_left == 0)
-        return false;
-    if (--state.steps_left == 0)
-        return false;
+    if (signal != SIGTRAP || context->trapno != VECTOR_DB || state.steps_left == 0) return false;
+    if (--state.steps_left == 0) return false;
     context->eflags |= FLAG_TF;
     return true;
 }
 
-static void next_case(struct sigcontext32 *context)
-{
+static void next_case(struct sigcontext32 *context) {
     if (state.index < state.count) {
         shared->current = state.index;
         load_case(context, &shared->slots[state.index]);
@@ -223,14 +209,11 @@ static void next_case(struct sigcontext32 *context)
  * Called on the alternate stack with flat segments. Returns the flags which rt_sigreturn does not
  * take from the frame (it keeps NT and ID as they are), for the stub to load.
  */
-__attribute__((used)) static uint32_t on_signal(uint32_t signal, struct ucontext32 *frame)
-{
+__attribute__((used)) static uint32_t on_signal(uint32_t signal, struct ucontext32 *frame) {
     struct sigcontext32 *context = &frame->context;
     if (!state.running) {
-        if (signal == SIGALRM)
-            return context->eflags & (FLAG_NT | FLAG_ID);
-        if (signal != SIGILL)
-            leave(3);
+        if (signal == SIGALRM) return context->eflags & (FLAG_NT | FLAG_ID);
+        if (signal != SIGILL) leave(3);
         state.running = true;
         state.home = *context;
         next_case(context);
@@ -260,14 +243,11 @@ __asm__("signal_stub:\n\t"
         "int $0x80\n\t");
 _Static_assert(__NR_rt_sigreturn == 173, "used in signal_stub");
 
-static void check(long result, int status)
-{
-    if (result < 0 && result > -4096)
-        leave(status);
+static void check(long result, int status) {
+    if (result < 0 && result > -4096) leave(status);
 }
 
-static void install_handlers(void)
-{
+static void install_handlers(void) {
     static const uint8_t signals[] = {SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGALRM, SIGSYS};
     enum { SIGINFO = 4, RESTORER = 0x04000000, ONSTACK = 0x08000000, RESTART = 0x10000000 };
     struct {
@@ -287,22 +267,19 @@ static void install_handlers(void)
         check(call6(__NR_rt_sigaction, signals[i], (long)&action, 0, 8, 0, 0), 11);
 }
 
-static long map(uint32_t at, uint32_t size, int protection, int file, uint32_t offset)
-{
+static long map(uint32_t at, uint32_t size, int protection, int file, uint32_t offset) {
     enum { MAP_SHARED = 1, MAP_FIXED = 0x10, MAP_POPULATE = 0x8000 };
     return call6(__NR_mmap2, at, size, protection, MAP_SHARED | MAP_FIXED | MAP_POPULATE, file,
                  offset / PAGE);
 }
 
 /* Returns whether LOW could be mapped: vm.mmap_min_addr may forbid it. */
-static bool lay_out_memory(int file, uint32_t slots)
-{
+static bool lay_out_memory(int file, uint32_t slots) {
     enum { READ = 1, WRITE = 2, EXEC = 4 };
     uint32_t size = 2 * AREA + PAGE + slots * sizeof(struct slot);
     check(call3(__NR_munmap, 0, ZONE, 0), 20);
     check(call3(__NR_munmap, ZONE_END, TOP - ZONE_END, 0), 21);
-    if (size > ZONE_END - SHARED)
-        leave(22);
+    if (size > ZONE_END - SHARED) leave(22);
     check(map(SHARED, size, READ | WRITE, file, 0), 23);
     fill(shared->code, INT3, AREA);
     check(map(CODE, AREA, READ | EXEC, file, 0), 24);
@@ -311,8 +288,7 @@ static bool lay_out_memory(int file, uint32_t slots)
 }
 
 /* A case must never reach the kernel: only code in our zone may make system calls. */
-static bool forbid_system_calls(void)
-{
+static bool forbid_system_calls(void) {
     enum { PR_SET_NO_NEW_PRIVS = 38, PR_SET_SECCOMP = 22 };
     struct sock_filter program[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer)),
@@ -326,22 +302,18 @@ static bool forbid_system_calls(void)
            call6(__NR_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, (long)&filter, 0, 0, 0) == 0;
 }
 
-static bool same(const struct user_desc *a, const struct user_desc *b)
-{
+static bool same(const struct user_desc *a, const struct user_desc *b) {
     const uint32_t *left = (const void *)a, *right = (const void *)b;
     for (unsigned i = 0; i < sizeof *a / 4; i++)
-        if (left[i] != right[i])
-            return false;
+        if (left[i] != right[i]) return false;
     return true;
 }
 
 /* Returns 0, or 1 + the entry which the kernel refused. */
-static uint32_t install_ldt(void)
-{
+static uint32_t install_ldt(void) {
     enum { WRITE_LDT = 0x11 };
     for (uint32_t i = 0; i < DESCRIPTORS; i++) {
-        if (same(&state.ldt[i], &shared->ldt[i]))
-            continue;
+        if (same(&state.ldt[i], &shared->ldt[i])) continue;
         if (call3(__NR_modify_ldt, WRITE_LDT, (long)&shared->ldt[i], sizeof state.ldt[i]) != 0)
             return i + 1;
         copy(&state.ldt[i], &shared->ldt[i], sizeof state.ldt[i]);
@@ -349,12 +321,10 @@ static uint32_t install_ldt(void)
     return 0;
 }
 
-static uint32_t run_batch(uint32_t count)
-{
+static uint32_t run_batch(uint32_t count) {
     enum { HALF_SECOND = 500000 };
     uint32_t on[4] = {0, HALF_SECOND, 0, HALF_SECOND}, off[4] = {0, 0, 0, 0};
-    if (count == 0)
-        return 0;
+    if (count == 0) return 0;
     state.index = 0;
     state.count = count;
     state.alarmed = 0;
@@ -364,17 +334,14 @@ static uint32_t run_batch(uint32_t count)
     return 0;
 }
 
-static uint32_t number(const char *text)
-{
+static uint32_t number(const char *text) {
     uint32_t value = 0;
-    while (*text >= '0' && *text <= '9')
-        value = value * 10 + (uint32_t)(*text++ - '0');
+    while (*text >= '0' && *text <= '9') value = value * 10 + (uint32_t)(*text++ - '0');
     return value;
 }
 
 /* argv: the shared file's descriptor, the number of slots. Commands: 'L' 0, 'R' count. */
-__attribute__((used)) static void helper_main(char **argv)
-{
+__attribute__((used)) static void helper_main(char **argv) {
     struct {
         uint32_t operation, count;
     } command;
@@ -384,10 +351,8 @@ __attribute__((used)) static void helper_main(char **argv)
     install_handlers();
     reply = 1u | (uint32_t)low << 1 | (uint32_t)forbid_system_calls() << 2;
     for (;;) {
-        if (call3(__NR_write, 1, (long)&reply, sizeof reply) != sizeof reply)
-            leave(30);
-        if (call3(__NR_read, 0, (long)&command, sizeof command) != sizeof command)
-            leave(0);
+        if (call3(__NR_write, 1, (long)&reply, sizeof reply) != sizeof reply) leave(30);
+        if (call3(__NR_read, 0, (long)&command, sizeof command) != sizeof command) leave(0);
         reply = command.operation == 'L' ? install_ldt() : run_batch(command.count);
     }
 }
