@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 #: setuptools wants paths relative to setup.py.
 SOURCES = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.c"))
 HEADERS = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.h"))
+#: Checks at every use of a pointer: with them gcc takes a quarter of an hour and 3 GB for execute.c,
+#: without them a minute. What they catch, the address sanitizer mostly does.
+UNCHECKED = ["-fno-sanitize=null,alignment,object-size,pointer-overflow"]
 
 
 def interface() -> str:
@@ -37,7 +40,7 @@ def flags() -> tuple[list[str], list[str]]:
     if not sanitize:
         return debug, []
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    return [*debug, *sanitizers, "-fno-omit-frame-pointer"], sanitizers
+    return [*debug, *sanitizers, *UNCHECKED, "-fno-omit-frame-pointer"], sanitizers
 
 
 def write_headers(folder: Path) -> list[str]:
