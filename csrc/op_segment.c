@@ -173,7 +173,7 @@ static bool is_visible(const Cpu *cpu, u32 selector, Descriptor d) {
 }
 
 static void set_zf(Cpu *cpu, bool value) {
-    flags_change(cpu, FLAG_ZF, value ? FLAG_ZF : 0);
+    flags_set_arithmetic(cpu, (flags_arithmetic(cpu) & ~(u32)FLAG_ZF) | (value ? FLAG_ZF : 0));
 }
 
 /* Types for which LAR and LSL succeed (SDM vol. 2, tables 3-53 and 3-55): bit by system type. */

@@ -21,7 +21,8 @@ void op_lahf(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
 }
 
 void op_sahf(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
-    flags_change(cpu, FLAGS_IN_AH, cpu->state.gpr[EAX] >> 8);
+    flags_set_arithmetic(cpu, (flags_arithmetic(cpu) & FLAG_OF) |
+                                  (cpu->state.gpr[EAX] >> 8 & FLAGS_IN_AH));
 }
 
 void op_cld(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
