@@ -150,8 +150,8 @@ static void deliver_with(Cpu *cpu, u32 vector, u32 kind, bool has_error, u32 err
 }
 
 void deliver(Cpu *cpu, u32 vector, u32 kind, bool has_error, u32 error) {
-    bool fault = kind == EVENT_EXCEPTION && vector < EXCEPTION_COUNT &&
-                 exception_facts[vector].is_fault;
+    bool fault =
+        kind == EVENT_EXCEPTION && vector < EXCEPTION_COUNT && exception_facts[vector].is_fault;
     deliver_with(cpu, vector, kind, has_error, error, fault ? FLAG_RF : 0);
 }
 
@@ -183,7 +183,8 @@ void software_interrupt(Cpu *cpu, u32 vector) {
 
 /* What `second` during the delivery of `first` comes to: a vector, or -1 for shutdown. */
 static int combine(u32 first, u32 second) {
-    u32 before = first < EXCEPTION_COUNT ? exception_facts[first].contribution : CONTRIBUTION_BENIGN;
+    u32 before =
+        first < EXCEPTION_COUNT ? exception_facts[first].contribution : CONTRIBUTION_BENIGN;
     u32 after = exception_facts[second].contribution;
     if (after == CONTRIBUTION_BENIGN) return (int)second;
     if (before == CONTRIBUTION_DOUBLE_FAULT) return -1;
@@ -243,5 +244,7 @@ int deliver_fault(Cpu *cpu) {
     if (fault->vector == VECTOR_PF) cpu->state.cr2 = cpu->fault_cr2;
     resume = cpu->fault_is_trap || fault->vector == VECTOR_DF ? 0 : FLAG_RF;
     deliver_with(cpu, fault->vector, EVENT_EXCEPTION, fault->has_error, fault->error, resume);
+    /* A push may have met a data breakpoint: its trap comes before the handler. */
+    if (cpu->stop_reason == 0) debug_after_instruction(cpu, false);
     return stop_of_pushes(cpu);
 }

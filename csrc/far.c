@@ -20,8 +20,7 @@ static u32 error_of(u32 selector) {
 /* The last steps before a transfer changes anything: EIP within the segment, 32-bit code. */
 static void check_entry(Cpu *cpu, Descriptor code, u32 offset) {
     Segment segment = segment_of(0, code);
-    if (offset > segment.limit)
-        raise_error(cpu, VECTOR_GP, 0);
+    if (offset > segment.limit) raise_error(cpu, VECTOR_GP, 0);
     refuse_code16(cpu, code);
 }
 
@@ -34,44 +33,35 @@ static void check_direct(Cpu *cpu, u32 selector, Descriptor code) {
     u32 cpl = cpu->state.cpl, dpl = descriptor_dpl(code);
     bool allowed =
         is_conforming(code) ? dpl <= cpl : (selector & SELECTOR_RPL) <= cpl && dpl == cpl;
-    if (!allowed)
-        raise_error(cpu, VECTOR_GP, error_of(selector));
-    if (!is_present(code))
-        raise_error(cpu, VECTOR_NP, error_of(selector));
+    if (!allowed) raise_error(cpu, VECTOR_GP, error_of(selector));
+    if (!is_present(code)) raise_error(cpu, VECTOR_NP, error_of(selector));
 }
 
-/* A system descriptor as the target: passes a 32-bit call gate, stops at what is not in the slice. */
+/* A system descriptor as the target: a 32-bit call gate passes; what the slice lacks stops. */
 static void check_gate(Cpu *cpu, u32 selector, Descriptor gate) {
     u32 dpl = descriptor_dpl(gate), type = system_type(gate);
     bool tss = type == TYPE_TSS16 || type == TYPE_TSS32;
     bool call = type == TYPE_CALL_GATE16 || type == TYPE_CALL_GATE32;
-    if (!tss && !call && type != TYPE_TASK_GATE)
-        raise_error(cpu, VECTOR_GP, error_of(selector));
+    if (!tss && !call && type != TYPE_TASK_GATE) raise_error(cpu, VECTOR_GP, error_of(selector));
     if (dpl < cpu->state.cpl || dpl < (selector & SELECTOR_RPL))
         raise_error(cpu, VECTOR_GP, error_of(selector));
-    if (!is_present(gate))
-        raise_error(cpu, VECTOR_NP, error_of(selector));
-    if (tss)
-        leave_unsupported(cpu, UNSUPPORTED_TASK_SWITCH);
-    if (type == TYPE_TASK_GATE)
-        leave_unsupported(cpu, UNSUPPORTED_TASK_GATE);
-    if (type == TYPE_CALL_GATE16)
-        leave_unsupported(cpu, UNSUPPORTED_CODE16);
+    if (!is_present(gate)) raise_error(cpu, VECTOR_NP, error_of(selector));
+    if (tss) leave_unsupported(cpu, UNSUPPORTED_TASK_SWITCH);
+    if (type == TYPE_TASK_GATE) leave_unsupported(cpu, UNSUPPORTED_TASK_GATE);
+    if (type == TYPE_CALL_GATE16) leave_unsupported(cpu, UNSUPPORTED_CODE16);
 }
 
 /* The code segment behind a call gate. A jump may not change the privilege level. */
 static Descriptor gate_target(Cpu *cpu, Descriptor gate, bool jump) {
     u32 selector = gate.low >> 16;
     Descriptor code;
-    if (is_null(selector))
-        raise_error(cpu, VECTOR_GP, 0);
+    if (is_null(selector)) raise_error(cpu, VECTOR_GP, 0);
     code = fetch_descriptor(cpu, selector, VECTOR_GP);
     if (!is_code(code) || descriptor_dpl(code) > cpu->state.cpl)
         raise_error(cpu, VECTOR_GP, error_of(selector));
     if (jump && !is_conforming(code) && descriptor_dpl(code) != cpu->state.cpl)
         raise_error(cpu, VECTOR_GP, error_of(selector));
-    if (!is_present(code))
-        raise_error(cpu, VECTOR_NP, error_of(selector));
+    if (!is_present(code)) raise_error(cpu, VECTOR_NP, error_of(selector));
     cpu->state.cycle += COST_CALL_GATE;
     return code;
 }
@@ -82,16 +72,14 @@ static u32 gate_offset(Descriptor gate) {
 
 void far_jump(Cpu *cpu, u32 selector, u32 offset, u32 bits) {
     Descriptor target;
-    if (is_null(selector))
-        raise_error(cpu, VECTOR_GP, 0);
+    if (is_null(selector)) raise_error(cpu, VECTOR_GP, 0);
     target = fetch_descriptor(cpu, selector, VECTOR_GP);
     offset &= size_mask(bits);
     if (is_code(target)) {
         check_direct(cpu, selector, target);
     } else {
         Descriptor gate = target;
-        if (!is_system(target))
-            raise_error(cpu, VECTOR_GP, error_of(selector));
+        if (!is_system(target)) raise_error(cpu, VECTOR_GP, error_of(selector));
         check_gate(cpu, selector, gate);
         target = gate_target(cpu, gate, true);
         selector = gate.low >> 16;
@@ -116,8 +104,7 @@ static void call_same(Cpu *cpu, u32 selector, Descriptor code, u32 offset, u32 b
 
 static u32 stack_read(Cpu *cpu, u32 bits, u32 offset) {
     u32 pointer = cpu->state.gpr[ESP] + offset;
-    if (!(cpu->mode & MODE_FLAT))
-        pointer = stack_linear(cpu, pointer, bits / 8, false);
+    if (!(cpu->mode & MODE_FLAT)) pointer = stack_linear(cpu, pointer, bits / 8, false);
     return load(cpu, cpu->current, pointer, bits / 8);
 }
 
@@ -128,14 +115,12 @@ static void call_inner(Cpu *cpu, u32 selector, Descriptor code, u32 offset, u32 
     Stack stack = stack_of_level(cpu, level, 0);
     stack_reserve(cpu, &stack, count + 4, 32, 0);
     check_entry(cpu, code, offset);
-    for (i = 0; i < count; i++)
-        parameters[i] = stack_read(cpu, 32, i * 4);
+    for (i = 0; i < count; i++) parameters[i] = stack_read(cpu, 32, i * 4);
     mark_accessed(cpu, &stack.descriptor);
     mark_accessed(cpu, &code);
     stack_write(cpu, &stack, 32, cpu->state.seg[SEG_SS].selector);
     stack_write(cpu, &stack, 32, cpu->state.gpr[ESP]);
-    while (count-- > 0)
-        stack_write(cpu, &stack, 32, parameters[count]);
+    while (count-- > 0) stack_write(cpu, &stack, 32, parameters[count]);
     stack_write(cpu, &stack, 32, cpu->state.seg[SEG_CS].selector);
     stack_write(cpu, &stack, 32, next_eip(cpu));
     stack_install(cpu, &stack);
@@ -145,16 +130,14 @@ static void call_inner(Cpu *cpu, u32 selector, Descriptor code, u32 offset, u32 
 
 void far_call(Cpu *cpu, u32 selector, u32 offset, u32 bits) {
     Descriptor target, code;
-    if (is_null(selector))
-        raise_error(cpu, VECTOR_GP, 0);
+    if (is_null(selector)) raise_error(cpu, VECTOR_GP, 0);
     target = fetch_descriptor(cpu, selector, VECTOR_GP);
     if (is_code(target)) {
         check_direct(cpu, selector, target);
         call_same(cpu, selector, target, offset & size_mask(bits), bits);
         return;
     }
-    if (!is_system(target))
-        raise_error(cpu, VECTOR_GP, error_of(selector));
+    if (!is_system(target)) raise_error(cpu, VECTOR_GP, error_of(selector));
     check_gate(cpu, selector, target);
     code = gate_target(cpu, target, false);
     selector = target.low >> 16;
@@ -178,15 +161,13 @@ static Return check_return(Cpu *cpu, u32 selector, u32 eip) {
     to.selector = selector & 0xFFFF;
     to.eip = eip;
     to.cpl = selector & SELECTOR_RPL;
-    if (is_null(selector))
-        raise_error(cpu, VECTOR_GP, 0);
+    if (is_null(selector)) raise_error(cpu, VECTOR_GP, 0);
     to.code = fetch_descriptor(cpu, selector, VECTOR_GP);
     dpl = descriptor_dpl(to.code);
     if (!is_code(to.code) || to.cpl < cpu->state.cpl ||
         (is_conforming(to.code) ? dpl > to.cpl : dpl != to.cpl))
         raise_error(cpu, VECTOR_GP, error_of(selector));
-    if (!is_present(to.code))
-        raise_error(cpu, VECTOR_NP, error_of(selector));
+    if (!is_present(to.code)) raise_error(cpu, VECTOR_NP, error_of(selector));
     return to;
 }
 
@@ -194,13 +175,11 @@ static Return check_return(Cpu *cpu, u32 selector, u32 eip) {
 static Stack check_outer_stack(Cpu *cpu, u32 selector, u32 pointer, u32 cpl) {
     Stack stack;
     Descriptor d;
-    if (is_null(selector))
-        raise_error(cpu, VECTOR_GP, 0);
+    if (is_null(selector)) raise_error(cpu, VECTOR_GP, 0);
     d = fetch_descriptor(cpu, selector, VECTOR_GP);
     if ((selector & SELECTOR_RPL) != cpl || !is_writable_data(d) || descriptor_dpl(d) != cpl)
         raise_error(cpu, VECTOR_GP, error_of(selector));
-    if (!is_present(d))
-        raise_error(cpu, VECTOR_SS, error_of(selector));
+    if (!is_present(d)) raise_error(cpu, VECTOR_SS, error_of(selector));
     stack.segment = segment_of(selector, d);
     stack.segment.attributes |= ATTR_ACCESSED;
     stack.descriptor = d;
@@ -217,8 +196,8 @@ static void drop_inner_segments(Cpu *cpu) {
     u32 i;
     for (i = 0; i < sizeof segments; i++) {
         Segment *segment = &cpu->state.seg[segments[i]];
-        bool conforming = (segment->attributes & (ATTR_CODE | ATTR_CONFORMING)) ==
-                          (ATTR_CODE | ATTR_CONFORMING);
+        bool conforming =
+            (segment->attributes & (ATTR_CODE | ATTR_CONFORMING)) == (ATTR_CODE | ATTR_CONFORMING);
         u32 dpl = (segment->attributes & ATTR_DPL) >> 5;
         if (is_null(segment->selector) || (!conforming && dpl < cpu->state.cpl)) {
             memset(segment, 0, sizeof *segment);
@@ -269,10 +248,8 @@ u32 loadable_flags(const Cpu *cpu, u32 bits) {
     u32 cpl = cpu->state.cpl;
     u32 iopl = (cpu->state.eflags & FLAG_IOPL) >> 12;
     u32 mask = FLAG_ARITHMETIC | FLAG_TF | FLAG_DF | FLAG_NT;
-    if (cpl <= iopl)
-        mask |= FLAG_IF;
-    if (cpl == 0)
-        mask |= FLAG_IOPL;
+    if (cpl <= iopl) mask |= FLAG_IF;
+    if (cpl == 0) mask |= FLAG_IOPL;
     return bits == 32 ? mask | FLAG_RF | FLAG_AC | FLAG_ID : mask;
 }
 
@@ -284,8 +261,7 @@ void load_flags(Cpu *cpu, u32 mask, u32 value) {
 void interrupt_return(Cpu *cpu, u32 bits) {
     u32 size = bits / 8, eip, selector, image, mask;
     Return to;
-    if (cpu->state.eflags & FLAG_NT)
-        leave_unsupported(cpu, UNSUPPORTED_NESTED_TASK);
+    if (cpu->state.eflags & FLAG_NT) leave_unsupported(cpu, UNSUPPORTED_NESTED_TASK);
     image = stack_read(cpu, bits, 2 * size);
     selector = stack_read(cpu, bits, size);
     eip = stack_read(cpu, bits, 0);

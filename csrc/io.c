@@ -101,7 +101,7 @@ void op_out_dx(Cpu *cpu, const Insn *in, Shape s) {
     output(cpu, in, s, get_gpr(cpu, EDX, 16));
 }
 
-/* -- Strings ------------------------------------------------------------------------------------ */
+/* -- Strings ----------------------------------------------------------------------------------- */
 
 /* A pending answer to a bulk exit: how many elements it moved; else 0. */
 static u32 bulk_answer(Cpu *cpu) {

@@ -10,7 +10,7 @@
 #include "system.h"
 #include "transfer.h"
 
-/* -- Selectors ---------------------------------------------------------------------------------- */
+/* -- Selectors --------------------------------------------------------------------------------- */
 
 /* A 16-bit value to a register of operand size, zero-extended, or to 16 bits of memory. */
 static void write_word(Cpu *cpu, const Insn *in, Shape s, u32 value) {
@@ -87,7 +87,7 @@ void op_lgs(Cpu *cpu, const Insn *in, Shape s) {
     load_far(cpu, in, s, SEG_GS);
 }
 
-/* -- Table registers ---------------------------------------------------------------------------- */
+/* -- Table registers --------------------------------------------------------------------------- */
 
 /* All 32 bits of the base, whatever the operand size: so does every processor since the 80386,
    though the SDM says otherwise of 16 bits. */
@@ -164,7 +164,7 @@ void op_ltr(Cpu *cpu, const Insn *in, Shape s) {
     cpu->state.tr = segment_of(selector, d);
 }
 
-/* -- Looking at descriptors --------------------------------------------------------------------- */
+/* -- Looking at descriptors -------------------------------------------------------------------- */
 
 /* May this CPL and RPL see the descriptor at all? */
 static bool is_visible(const Cpu *cpu, u32 selector, Descriptor d) {
@@ -217,7 +217,7 @@ void op_verw(Cpu *cpu, const Insn *in, Shape s) {
                     is_writable_data(d));
 }
 
-/* -- Far transfers ------------------------------------------------------------------------------ */
+/* -- Far transfers ----------------------------------------------------------------------------- */
 
 void op_jmp_far(Cpu *cpu, const Insn *in, Shape s) {
     far_jump(cpu, in->immediate2, in->immediate, s.bits);

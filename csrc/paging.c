@@ -4,8 +4,12 @@
  * translate walks the tables and caches what the walk allows, so that tlb.h never has to ask: a
  * write tag stands only where a store needs no more than the store - page writable at this
  * privilege, dirty bit set already, plain memory, no debug register watching. All other accesses
- * come back here each time. A walk that faults changes nothing; accessed and dirty bits are set when
- * it has succeeded.
+ * come back here each time. A walk that faults changes nothing; accessed and dirty bits are set
+ * when it has succeeded.
+ *
+ * Fetches have a TLB of their own, so that what they put there depends on the guest's instructions
+ * alone, not on which blocks happen to be cached. For the same reason cycles are charged for a walk
+ * when a processor's TLB would have missed: tlb_walked knows, also where the tags are withheld.
  *
  * A flush is a new address-space id: entries of the old one match no more. Read memory.c next.
  */
@@ -31,12 +35,12 @@ enum { ERROR_PRESENT = 1, ERROR_RESERVED = 8 };
 enum { SPACES = 0xFFF, LARGE_MASK = 0x3FFFFF, NO_TAG = 0xFFFFFFFFu };
 
 typedef struct {
-    u32 error;       /* of the page fault, if it fails */
-    u32 machine;     /* address of the byte */
-    u32 steps;       /* entries read */
+    u32 error;   /* of the page fault, if it fails */
+    u32 machine; /* address of the byte */
+    u32 steps;   /* entries read */
     bool large;
-    bool writable;   /* at the privilege of the access */
-    u32 at[2];       /* where the entries stand: directory, table */
+    bool writable; /* at the privilege of the access */
+    u32 at[2];     /* where the entries stand: directory, table */
     u32 entry[2];
 } Walk;
 
@@ -81,18 +85,22 @@ static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
     return allowed(cpu, rights, access, &w->writable);
 }
 
-/* Set what is missing of accessed and dirty; the last entry of the walk is the page's. */
-static void set_used(Cpu *cpu, Walk *w, u32 access) {
+/* Set what is missing of accessed and dirty; the last entry of the walk is the page's. Returns
+   whether anything was missing. */
+static bool set_used(Cpu *cpu, Walk *w, u32 access) {
     u32 last = w->large ? 0 : 1, i;
+    bool changed = false;
     for (i = 0; i <= last; i++) {
         u32 bits = ENTRY_ACCESSED;
         if (i == last && (access & ACCESS_WRITE)) bits |= ENTRY_DIRTY;
         if ((w->entry[i] & bits) == bits) continue;
+        changed = true;
         w->entry[i] |= bits;
         machine_store32(cpu->machine, w->at[i], w->entry[i]);
     }
     /* The next store has to come here if this was only a read: it sets the dirty bit. */
     if (!(w->entry[last] & ENTRY_DIRTY)) w->writable = false;
+    return changed;
 }
 
 static void fill(Cpu *cpu, u32 linear, u32 access, u32 machine, bool writable) {
@@ -108,20 +116,37 @@ static void fill(Cpu *cpu, u32 linear, u32 access, u32 machine, bool writable) {
     entry->write_tag = direct && plain && writable ? tag : NO_TAG;
     entry->host = (uintptr_t)host - PAGE_OF(linear);
     cpu->tlb_machine[user][index] = PAGE_OF(machine);
+    cpu->tlb_walked[user][index] = tag;
+}
+
+static void fill_code(Cpu *cpu, u32 linear, u32 machine) {
+    cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)] =
+        (CodeTlbEntry){PAGE_OF(linear) | cpu->state.space, PAGE_OF(machine)};
+}
+
+/* Would a processor's TLB have missed? */
+static bool is_new(const Cpu *cpu, u32 linear, u32 access) {
+    u32 user = access & ACCESS_USER ? 1 : 0;
+    if (access & ACCESS_FETCH) return true;
+    return cpu->tlb_walked[user][(linear >> 12) & (TLB_SIZE - 1)] != tlb_tag(cpu, linear);
 }
 
 u32 translate(Cpu *cpu, u32 linear, u32 access) {
     Walk w;
     cpu->machine->stats.tlb_misses++;
     if (!(cpu->state.cr0 & CR0_PG)) {
-        fill(cpu, linear, access, linear, true);
-        return linear;
+        w.machine = linear;
+        w.writable = true;
+    } else {
+        if (!walk(cpu, linear, access, &w)) raise_page_fault(cpu, linear, w.error);
+        if (set_used(cpu, &w, access) || is_new(cpu, linear, access))
+            cpu->state.cycle += COST_WALK_STEP * w.steps;
+        if (w.large) cpu->state.large_pages = 1;
     }
-    if (!walk(cpu, linear, access, &w)) raise_page_fault(cpu, linear, w.error);
-    cpu->state.cycle += COST_WALK_STEP * w.steps;
-    set_used(cpu, &w, access);
-    if (w.large) cpu->state.large_pages = 1;
-    fill(cpu, linear, access, w.machine, w.writable);
+    if (access & ACCESS_FETCH)
+        fill_code(cpu, linear, w.machine);
+    else
+        fill(cpu, linear, access, w.machine, w.writable);
     return w.machine;
 }
 
@@ -134,11 +159,17 @@ u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error) {
     return ~(u64)0;
 }
 
+void tlb_clear(Cpu *cpu) {
+    memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
+    memset(cpu->tlb_walked, 0xFF, sizeof cpu->tlb_walked);
+    memset(cpu->code_tlbs, 0xFF, sizeof cpu->code_tlbs);
+}
+
 void tlb_flush(Cpu *cpu) {
     CpuState *state = &cpu->state;
-    /* Ids end at 0xFFE: with 0xFFF the tag of the last page would be the one that matches nothing. */
+    /* Ids end at 0xFFE: with 0xFFF the last page's tag would be the one that matches nothing. */
     if (++state->space >= SPACES) {
-        memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
+        tlb_clear(cpu);
         state->space = 0;
     }
     state->large_pages = 0;
@@ -147,24 +178,31 @@ void tlb_flush(Cpu *cpu) {
     cpu->seen_cr4 = state->cr4;
 }
 
-static void drop_entry(TlbEntry *entry) {
-    entry->read_tag = entry->write_tag = NO_TAG;
+static void drop_entry(Cpu *cpu, u32 user, u32 i) {
+    cpu->tlbs[user][i].read_tag = cpu->tlbs[user][i].write_tag = NO_TAG;
+    cpu->tlb_walked[user][i] = NO_TAG;
+}
+
+/* A 4 MiB page is cached in pieces of 4 KiB, and all go at once. Any page of its region that would
+   continue it is taken for a piece. */
+static bool is_piece(u32 tag, u32 machine, u32 linear) {
+    return (tag ^ linear) <= LARGE_MASK && !(PAGE_OF(tag ^ machine) & LARGE_MASK);
 }
 
 void tlb_drop_page(Cpu *cpu, u32 linear) {
-    u32 user, i;
-    for (user = 0; user < TLB_SPACES; user++) {
-        TlbEntry *entries = cpu->tlbs[user];
-        TlbEntry *own = &entries[(linear >> 12) & (TLB_SIZE - 1)];
-        if (PAGE_OF(own->read_tag ^ linear) == 0) drop_entry(own);
-        /* A 4 MiB page is cached in pieces of 4 KiB, and all go at once. Any page of its region
-           that would continue it is taken for a piece. */
-        for (i = 0; cpu->state.large_pages && i < TLB_SIZE; i++) {
-            u32 page = entries[i].read_tag, machine = cpu->tlb_machine[user][i];
-            if ((page ^ linear) <= LARGE_MASK && !(PAGE_OF(page ^ machine) & LARGE_MASK))
-                drop_entry(&entries[i]);
+    bool large = cpu->state.large_pages;
+    u32 first = large ? 0 : (linear >> 12) & (TLB_SIZE - 1), last = large ? TLB_SIZE - 1 : first;
+    for (u32 user = 0; user < TLB_SPACES; user++)
+        for (u32 i = first; i <= last; i++) {
+            u32 tag = cpu->tlb_walked[user][i];
+            CodeTlbEntry *code = &cpu->code_tlbs[user][i];
+            if (PAGE_OF(tag ^ linear) == 0 ||
+                (large && is_piece(tag, cpu->tlb_machine[user][i], linear)))
+                drop_entry(cpu, user, i);
+            if (PAGE_OF(code->tag ^ linear) == 0 ||
+                (large && is_piece(code->tag, code->machine, linear)))
+                code->tag = NO_TAG;
         }
-    }
 }
 
 void tlb_drop_writes(Machine *machine, u32 page) {

@@ -1,8 +1,8 @@
 /*
  * segment.c - descriptors, segment registers, and the address of a memory operand.
  *
- * A segment register keeps its descriptor as it was when loaded (SDM vol. 3, 3.4.3); tables are read
- * again only by the next load. The order of checks is the SDM's (vol. 2, MOV; vol. 3, 5.5 to 5.7):
+ * A segment register keeps its descriptor as it was when loaded (SDM vol. 3, 3.4.3); tables are
+ * read again only by the next load. The order of checks is the SDM's (vol. 2, MOV; vol. 3, 5.5 to 5.7):
  * which fault a bad selector raises is architecture. Read transfer.c next, then far.c.
  */
 #include "transfer.h"
@@ -126,8 +126,8 @@ u32 segment_linear(Cpu *cpu, u32 number, u32 offset, u32 size, bool write) {
     u32 attributes = segment->attributes;
     bool code = (attributes & ATTR_CODE) != 0;
     /* Bit 1 is "writable" of data and "readable" of code. */
-    bool allowed = write ? !code && (attributes & ATTR_WRITABLE)
-                         : !code || (attributes & ATTR_READABLE);
+    bool allowed =
+        write ? !code && (attributes & ATTR_WRITABLE) : !code || (attributes & ATTR_READABLE);
     if (unlikely((attributes & ATTR_UNUSABLE) || !allowed || !within_limit(segment, offset, size)))
         raise_error(cpu, number == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
     check_alignment(cpu, segment->base + offset, size);

@@ -5,13 +5,13 @@
  * After a change of what decoding, paging or stepping depend on, a body calls refresh_mode or
  * tlb_flush; the row ends its block, so the next instruction is looked up anew. Read io.c next.
  */
+#include "system.h"
 #include "flags.h"
 #include "isa_cost.h"
 #include "operand.h"
-#include "system.h"
 #include "transfer.h"
 
-/* -- Flags --------------------------------------------------------------------------------------- */
+/* -- Flags ------------------------------------------------------------------------------------- */
 
 enum { FLAGS_IN_AH = FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF };
 
@@ -68,7 +68,7 @@ void op_popf(Cpu *cpu, const Insn *in, Shape s) {
     load_flags(cpu, loadable_flags(cpu, s.bits), value & ~(u32)FLAG_RF);
 }
 
-/* -- Control registers --------------------------------------------------------------------------- */
+/* -- Control registers ------------------------------------------------------------------------- */
 
 /* What stops a MOV from or to CRn before anything else (EXIT_INTERCEPT). */
 static void check_intercept(Cpu *cpu, const Insn *in, u32 intercepted, u32 value) {
@@ -164,7 +164,7 @@ void op_hlt(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     stop_after(cpu, EXIT_HALT);
 }
 
-/* -- Debug registers ------------------------------------------------------------------------------ */
+/* -- Debug registers --------------------------------------------------------------------------- */
 
 enum {
     DR6_WRITABLE = 0xE00F, /* BT BS BD, B3-B0; the rest is fixed */
@@ -205,7 +205,7 @@ void op_mov_to_dr(Cpu *cpu, const Insn *in, UNUSED Shape s) {
     refresh_mode(cpu);
 }
 
-/* -- Software interrupts -------------------------------------------------------------------------- */
+/* -- Software interrupts ----------------------------------------------------------------------- */
 
 void op_int3(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     software_interrupt(cpu, VECTOR_BP);
@@ -231,7 +231,7 @@ void op_ud2(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     raise_fault(cpu, VECTOR_UD);
 }
 
-/* -- Identification and model-specific registers --------------------------------------------------- */
+/* -- Identification and model-specific registers ----------------------------------------------- */
 
 /* CPUID.1: family 5, model 1, stepping 7; and all that this processor has of optional features. */
 enum {

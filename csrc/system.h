@@ -13,7 +13,7 @@
 
 #define SYSTEM_BODY(name) void op_##name(Cpu *cpu, const Insn *in, Shape s)
 
-/* -- op_segment.c: selectors, descriptor tables, far transfers -------------------------------- */
+/* -- op_segment.c: selectors, descriptor tables, far transfers --------------------------------- */
 SYSTEM_BODY(mov_from_sreg);
 SYSTEM_BODY(mov_to_sreg);
 SYSTEM_BODY(push_sreg);
@@ -43,7 +43,7 @@ SYSTEM_BODY(retf);
 SYSTEM_BODY(retf_imm);
 SYSTEM_BODY(iret);
 
-/* -- system.c: flags, control and debug registers, interrupts, identification ----------------- */
+/* -- system.c: flags, control and debug registers, interrupts, identification ------------------ */
 SYSTEM_BODY(lahf);
 SYSTEM_BODY(sahf);
 SYSTEM_BODY(cld);
@@ -86,7 +86,7 @@ SYSTEM_BODY(outs);
 /* What cpu_complete puts in the replay queue for the port exit in cpu->exit: `value` for one
    element, the number of elements written for many. */
 u64 io_answer(const Cpu *cpu, u64 value);
-/* cpu_complete_bytes: the data of a bulk INS goes to memory, the number of elements to the queue. */
+/* cpu_complete_bytes: the data of a bulk INS goes to memory, the count of elements to the queue. */
 void io_complete_bytes(Cpu *cpu, const u8 *data, u32 size);
 
 #endif

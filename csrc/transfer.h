@@ -90,8 +90,8 @@ void refuse_code16(Cpu *cpu, Descriptor code);
 typedef struct {
     Segment segment;
     u32 pointer;
-    u32 cpl;      /* whose rights the pushes have */
-    u32 selector; /* for #SS when it has no room; 0 for the stack in use */
+    u32 cpl;               /* whose rights the pushes have */
+    u32 selector;          /* for #SS when it has no room; 0 for the stack in use */
     Descriptor descriptor; /* of a stack from the TSS, to be marked accessed */
 } Stack;
 
@@ -106,17 +106,17 @@ void stack_write(Cpu *cpu, Stack *stack, u32 bits, u32 value);
 /* Make it the stack in use. set_cpl must follow. */
 void stack_install(Cpu *cpu, const Stack *stack);
 
-/* -- far.c ------------------------------------------------------------------------------------ */
+/* -- far.c ------------------------------------------------------------------------------------- */
 /* EFLAGS bits that IRET and POPF may load at this CPL and IOPL (SDM vol. 2, POPF). */
 u32 loadable_flags(const Cpu *cpu, u32 bits);
 /* Load these bits of EFLAGS, and see to what follows from TF and IF. */
 void load_flags(Cpu *cpu, u32 mask, u32 value);
 
-/* -- event.c ---------------------------------------------------------------------------------- */
+/* -- event.c ----------------------------------------------------------------------------------- */
 /* INT n, INT3, INTO: deliver, or leave if the vector is intercepted. */
 void software_interrupt(Cpu *cpu, u32 vector);
 
-/* -- debug.c ---------------------------------------------------------------------------------- */
+/* -- debug.c ----------------------------------------------------------------------------------- */
 /* Note an access of `size` bytes to a port (I/O breakpoints, CR4.DE). */
 void debug_note_port(Cpu *cpu, u32 port, u32 size);
 /* Are data or I/O breakpoints enabled? */
