@@ -2,8 +2,8 @@
  * segment.c - descriptors, segment registers, and the address of a memory operand.
  *
  * A segment register keeps its descriptor as it was when loaded (SDM vol. 3, 3.4.3); tables are
- * read again only by the next load. The order of checks is the SDM's (vol. 2, MOV; vol. 3, 5.5 to 5.7):
- * which fault a bad selector raises is architecture. Read transfer.c next, then far.c.
+ * read again only by the next load. The order of checks is the SDM's (vol. 2, MOV; vol. 3, 5.5 to
+ * 5.7): which fault a bad selector raises is architecture. Read transfer.c next, then far.c.
  */
 #include "transfer.h"
 

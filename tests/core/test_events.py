@@ -382,12 +382,8 @@ def test_page_fault_while_a_contributory_fault_is_delivered_is_serial(lab: Lab) 
     intercept(lab, PF)
     assert lab.run("mov eax, 0x77\nmov ds, ax").reason == ExitReason.EVENT
     assert (lab.cpu.exit.vector, lab.cpu.exit.error) == (PF, 2)
-    assert PAGE_OF(lab.cpu.exit.linear) == STACKS[1] - 0x1000
+    assert lab.cpu.exit.linear & ~0xFFF == STACKS[1] - 0x1000
     assert lab.cpu["cr2"] == 0
-
-
-def PAGE_OF(address: int) -> int:
-    return address & ~0xFFF
 
 
 def test_fault_on_the_idt_page(lab: Lab) -> None:
@@ -419,10 +415,23 @@ def test_an_endless_chain_of_faults_ends(lab: Lab) -> None:
     """A #UD whose handler is a #UD: ESP runs down to the limit of the stack."""
     lab.set_gdt(FREE, descriptor(0, 0xFFFF, 0x96))  # expand-down: offsets from 0x10000 up
     lab.set_segment("ss", FREE)
+    lab.cpu["esp"] = 0x10400
     lab.memory.write(DATA, b"\x0f\x0b")
     lab.set_idt(UD, gate(CODE_OF[0], DATA, 0xE))
     assert lab.run("ud2").reason == ExitReason.SHUTDOWN
     assert [f.vector for f in lab.cpu.faults] == [UD, SS, SS]
+    assert lab.state.tick == 0
+
+
+def test_a_chain_of_faults_without_end_is_stopped(lab: Lab) -> None:
+    """The same on a 16-bit stack, which wraps around: no tick would ever end it."""
+    lab.set_gdt(FREE, descriptor(0x50000, 0xFFFF, WRITABLE, big=False))
+    lab.set_segment("ss", FREE)
+    lab.cpu["esp"] = 0
+    lab.memory.write(DATA, b"\x0f\x0b")
+    lab.set_idt(UD, gate(CODE_OF[0], DATA, 0xE))
+    assert lab.run("ud2").reason == ExitReason.UNSUPPORTED
+    assert lab.cpu.exit.detail == Unsupported.FAULT_LOOP
     assert lab.state.tick == 0
 
 
