@@ -184,7 +184,7 @@ void cpu_reset(Cpu *cpu) {
     state->eflags = FLAG_ONE;
     state->dr[6] = 0xFFFF0FF0u;
     state->dr[7] = 0x400;
-    memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
+    tlb_clear(cpu);
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
     cpu->pending_exit = 0;
@@ -256,7 +256,8 @@ void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear) {
 /* -- Saving: the state, then the TLB without its host pointers -------------------------------------------- */
 
 static u32 saved_size(void) {
-    return sizeof(CpuState) + TLB_SPACES * TLB_SIZE * sizeof(SavedTlbEntry);
+    return sizeof(CpuState) + TLB_SPACES * TLB_SIZE * sizeof(SavedTlbEntry) +
+           sizeof(((Cpu *)0)->code_tlbs);
 }
 
 uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
@@ -266,9 +267,11 @@ uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
     for (u32 space = 0; space < TLB_SPACES; space++)
         for (u32 i = 0; i < TLB_SIZE; i++, to += sizeof(SavedTlbEntry)) {
             const TlbEntry *entry = &cpu->tlbs[space][i];
-            SavedTlbEntry saved = {entry->read_tag, entry->write_tag, cpu->tlb_machine[space][i]};
+            SavedTlbEntry saved = {entry->read_tag, entry->write_tag, cpu->tlb_walked[space][i],
+                                   cpu->tlb_machine[space][i]};
             memcpy(to, &saved, sizeof saved);
         }
+    memcpy(to, cpu->code_tlbs, sizeof cpu->code_tlbs);
     return saved_size();
 }
 
@@ -298,14 +301,18 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
             SavedTlbEntry saved;
             memcpy(&saved, from, sizeof saved);
             cpu->tlb_machine[space][i] = PAGE_OF(saved.machine);
+            cpu->tlb_walked[space][i] = saved.walk_tag;
             saved.machine = PAGE_OF(saved.machine);
             cpu->tlbs[space][i] = restored(cpu->machine, &saved);
         }
+    memcpy(cpu->code_tlbs, from, sizeof cpu->code_tlbs);
     cpu->seen_cr0 = state.cr0;
     cpu->seen_cr3 = state.cr3;
     cpu->seen_cr4 = state.cr4;
     cpu->step_over = 0;
     cpu->pending_exit = 0;
+    cpu->faults_at_tick = 0;
+    cpu->debug_hits = 0;
     block_flush(cpu->machine);
     return 0;
 }

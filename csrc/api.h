@@ -39,7 +39,8 @@ enum unsupported {
     UNSUPPORTED_NESTED_TASK,   /* IRET with EFLAGS.NT = 1 */
     UNSUPPORTED_V86,           /* IRET to EFLAGS.VM = 1 */
     UNSUPPORTED_CODE16,        /* a 16-bit code segment or gate */
-    UNSUPPORTED_REAL_MODE      /* CR0.PE cleared */
+    UNSUPPORTED_REAL_MODE,     /* CR0.PE cleared */
+    UNSUPPORTED_FAULT_LOOP     /* handlers fault at their first instruction, without an end */
 };
 
 /* Flags of a machine page, honoured by every store, whoever makes it. */
@@ -88,11 +89,14 @@ typedef struct {
 
 enum { STATE_VERSION = 1, REPLAY_MAX = 16, POSTED_MAX = 16, TLB_SIZE = 512, TLB_SPACES = 2 };
 
-/* A TLB entry as it is saved: tags hold the linear page and the address-space id in the low 12
+/* TLB entries as they are saved: tags hold the linear page and the address-space id in the low 12
    bits; a tag of all ones matches nothing. machine is the machine address of the page. */
 typedef struct {
-    uint32_t read_tag, write_tag, machine;
+    uint32_t read_tag, write_tag, walk_tag, machine;
 } SavedTlbEntry;
+typedef struct {
+    uint32_t tag, machine;
+} CodeTlbEntry;
 
 /* The whole architectural state of a CPU: plain data. Between calls of cpu_run it is exact, and
    Python may read and write any of it. */

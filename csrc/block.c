@@ -129,10 +129,9 @@ void block_flush(Machine *machine) {
 
 /* Machine address of a code byte; raises #PF. */
 static u32 fetch_translate(Cpu *cpu, u32 linear) {
-    u32 user = cpu->state.cpl == 3, i = (linear >> 12) & (TLB_SIZE - 1);
-    if (likely(cpu->tlbs[user][i].read_tag == tlb_tag(cpu, linear)))
-        return cpu->tlb_machine[user][i] | (linear & PAGE_MASK);
-    return translate(cpu, linear, ACCESS_FETCH | (user ? ACCESS_USER : 0));
+    const CodeTlbEntry *entry = &cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)];
+    if (likely(entry->tag == tlb_tag(cpu, linear))) return entry->machine | (linear & PAGE_MASK);
+    return translate(cpu, linear, ACCESS_FETCH | (cpu->state.cpl == 3 ? ACCESS_USER : 0));
 }
 
 /* Bytes that may be decoded at state.eip: in `bytes`, up to the end of the page, of the segment,

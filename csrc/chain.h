@@ -22,10 +22,8 @@
 
 /* Whether executing `block` at its EIP is what the page tables mean now. */
 INLINE bool chain_valid(const Cpu *cpu, const Block *block) {
-    u32 i = (block->eip >> 12) & (TLB_SIZE - 1);
-    const TlbEntry *entry = &cpu->tlb[i];
-    return entry->read_tag == tlb_tag(cpu, block->eip) &&
-           cpu->tlb_pages[i] == PAGE_OF(block->machine);
+    const CodeTlbEntry *entry = &cpu->code_tlb[(block->eip >> 12) & (TLB_SIZE - 1)];
+    return entry->tag == tlb_tag(cpu, block->eip) && entry->machine == PAGE_OF(block->machine);
 }
 
 /* The successor to go to, or NULL: then it must be looked up. */

@@ -176,13 +176,15 @@ struct Cpu {
     i64 limit;           /* state.tick when left is 0 */
     u32 mode;            /* mode word now */
     TlbEntry *tlb;       /* of the current privilege: tlbs[0] supervisor, tlbs[1] user */
-    u32 *tlb_pages;      /* their machine pages: tlb_machine[0] or [1] */
+    CodeTlbEntry *code_tlb; /* the same for instruction fetches */
     Block *block;        /* being executed, or NULL */
     const Insn *current; /* the instruction that may fault; NULL between instructions */
     Machine *machine;
     Block *jump_cache[JUMP_CACHE]; /* by EIP; chain.h */
     TlbEntry tlbs[TLB_SPACES][TLB_SIZE];
     u32 tlb_machine[TLB_SPACES][TLB_SIZE]; /* machine page of each entry */
+    u32 tlb_walked[TLB_SPACES][TLB_SIZE]; /* its tag, had there been no reason to withhold it */
+    CodeTlbEntry code_tlbs[TLB_SPACES][TLB_SIZE];
 
     jmp_buf escape;
     Fault fault;         /* what raise_* raised, to be delivered */
@@ -205,6 +207,8 @@ struct Cpu {
     u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
     u32 step_over;       /* 1: the breakpoint at step_over_eip has been reported */
     u32 step_over_eip;
+    u64 fault_tick;      /* tick of the last fault, and how many there have been at it */
+    u32 faults_at_tick;
     u64 retired_mark;    /* tick at the last change of CPL, for retired_cpl0 */
 
     u32 breakpoints[BREAKPOINTS];
@@ -295,6 +299,7 @@ u32 translate(Cpu *cpu, u32 linear, u32 access);
 /* The same without any effect; ~0 where it would fault. *error gets the #PF error code. */
 u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error);
 void tlb_flush(Cpu *cpu);
+void tlb_clear(Cpu *cpu); /* the same, also for addresses yet to come of this space */
 void tlb_drop_page(Cpu *cpu, u32 linear);
 /* Entries of all CPUs that would let stores by-pass the flags of this machine page go. */
 void tlb_drop_writes(Machine *machine, u32 page);

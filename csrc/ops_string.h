@@ -79,10 +79,16 @@ BODY u32 step_stos(Cpu *cpu, const Insn *in, u32 size, u32 most) {
     return room;
 }
 
+/* Two pages that would push each other out of a processor's TLB, walked anew for each element. */
+BODY bool tlb_thrashes(const Cpu *cpu, u32 a, u32 b) {
+    return (cpu->state.cr0 & CR0_PG) && PAGE_OF(a ^ b) && !(((a ^ b) >> 12) & (TLB_SIZE - 1));
+}
+
 BODY u32 step_movs(Cpu *cpu, const Insn *in, u32 size, u32 most) {
     u32 room = bulk_room(cpu, in, in->segment, ESI, size, most);
     u8 *from = NULL, *to = NULL;
     room = bulk_room(cpu, in, SEG_ES, EDI, size, room);
+    if (tlb_thrashes(cpu, cpu->state.gpr[ESI], cpu->state.gpr[EDI])) room = 1;
     if (room > 1) from = bulk_pointer(cpu, cpu->state.gpr[ESI], false);
     if (from != NULL) to = bulk_pointer(cpu, cpu->state.gpr[EDI], true);
     if (to == NULL) {

@@ -18,6 +18,10 @@
 /* Ticks between two looks at cpu_request_exit: a few milliseconds. */
 enum { SLICE = 1 << 20 };
 
+/* Faults in a row without an instruction retired. Delivery takes no ticks, so handlers that fault at
+   once would keep the CPU for ever, whatever its limit; a processor hangs there too. */
+enum { FAULT_LOOP = 10000 };
+
 /* -- Leaving an instruction ------------------------------------------------------------------- */
 
 static _Noreturn void raise(Cpu *cpu, u32 vector, u32 has_error, u32 error) {
@@ -166,7 +170,7 @@ void refresh_mode(Cpu *cpu) {
         mode |= MODE_STEP;
     cpu->mode = mode;
     cpu->tlb = cpu->tlbs[state->cpl == 3];
-    cpu->tlb_pages = cpu->tlb_machine[state->cpl == 3];
+    cpu->code_tlb = cpu->code_tlbs[state->cpl == 3];
 }
 
 /* Add the ticks since the last change of CPL to the account, if they were at CPL 0. */
@@ -228,6 +232,7 @@ static void finish(Cpu *cpu) {
     state->tick = (u64)(cpu->limit - cpu->left);
     account_ring(cpu, state->tick);
     state->eflags = flags_get(cpu);
+    if (state->tick != cpu->fault_tick) cpu->faults_at_tick = 0; /* Python may turn ticks back */
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = state->cr3;
     cpu->seen_cr4 = state->cr4;
@@ -323,6 +328,20 @@ static void restore_held(Cpu *cpu) {
     refresh_mode(cpu);
 }
 
+static bool faults_for_ever(Cpu *cpu) {
+    if (cpu->fault_tick != cpu->state.tick) cpu->faults_at_tick = 0;
+    cpu->fault_tick = cpu->state.tick;
+    return ++cpu->faults_at_tick > FAULT_LOOP;
+}
+
+static int stop_fault_loop(Cpu *cpu) {
+    cpu->delivering = false;
+    cpu->fault_count = 0;
+    cpu->faults_at_tick = 0;
+    cpu->exit.detail = UNSUPPORTED_FAULT_LOOP;
+    return EXIT_UNSUPPORTED;
+}
+
 /* An unretired instruction: nothing of what it was told by devices is used up. */
 static int escaped(Cpu *cpu, int how) {
     unwind(cpu);
@@ -340,6 +359,7 @@ static int escaped(Cpu *cpu, int how) {
     }
     cpu->state.replay_count = 0;
     cpu->debug_hits = 0;
+    if (unlikely(faults_for_ever(cpu))) return stop_fault_loop(cpu);
     return deliver_fault(cpu);
 }
 
@@ -370,6 +390,7 @@ static int inject_guarded(Cpu *cpu, u32 vector, u32 kind, u32 has_error, u32 err
     int how = setjmp(cpu->escape);
     if (how != 0) return escaped(cpu, how);
     deliver(cpu, vector, kind, has_error, error);
+    if (cpu->stop_reason == 0) debug_after_instruction(cpu, false);
     return 0;
 }
 

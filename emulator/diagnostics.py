@@ -19,6 +19,7 @@ _UNSUPPORTED_WORDS: Final = {
     "V86": "IRET to virtual-8086 mode",
     "CODE16": "16-bit code",
     "REAL_MODE": "leaving protected mode",
+    "FAULT_LOOP": "handlers that fault at their first instruction, without an end",
 }
 
 
