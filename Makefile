@@ -37,12 +37,9 @@ deep: build
 	SEVENTEEN_DEEP=1 $(PYTHON) -m pytest -n auto $(PYTEST_ARGUMENTS)
 	$(MAKE) sanitized
 
-# The core once more, beside the sources, with assertions and sanitizers; then the ordinary one again.
+# The core once more, in a copy of the sources, with assertions and sanitizers.
 sanitized: build
-	SEVENTEEN_SANITIZE=1 $(PYTHON) -m pip install --quiet --force-reinstall --no-deps -e .
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 $(PYTHON) -m pytest tests/core tests/emulator \
-	$(PYTEST_ARGUMENTS); status=$$?; rm -f $(VENV)/built; exit $$status
+	$(PYTHON) -m tests.core.sanitize $(PYTEST_ARGUMENTS)
 
 bench: build
 	$(PYTHON) -m tests.bench.main $(BENCH_ARGUMENTS)

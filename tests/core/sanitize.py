@@ -6,8 +6,8 @@ runtime has to be there before Python is: it is preloaded. A finding ends the pr
 passes over it.
 
 Python itself leaves memory to the end of the process, so the leak detector is off for the tests.
-A second, short run has it on, with Python's allocator replaced by malloc, through which the detector
-can follow pointers; it counts only what csrc/ has allocated.
+A second, short run has it on, with Python's allocator replaced by malloc, through which the
+detector can follow pointers; it counts only what csrc/ has allocated.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 COPY: Final = ROOT / "build" / "sanitized"
 FOLDERS: Final = ("csrc", "emulator", "guests", "hypervisor", "isa", "tests")
 FILES: Final = ("setup.py", "pyproject.toml", "README.md", "MANIFEST.in", "LICENSE")
-DEFAULT_TESTS: Final = ("tests/core", "tests/emulator", "tests/silicon", "tests/guests")
+DEFAULT_TESTS: Final = ("tests/core", "tests/emulator")
 RUNTIMES: Final = ("libasan.so", "libubsan.so")
-#: Machines and CPUs made and dropped in many ways; tests/core/test_fuzz.py.
+#: Machines and CPUs made and dropped in many ways.
 LEAK_TEST: Final = "tests.core.churn"
 #: A frame of the core in a report: "#1 0x7f... in cpu_new csrc/api.c:163".
 OUR_FRAME: Final = re.compile(r"^\s+#[0-9]+ .* in (\w+) .*\bcsrc/", re.MULTILINE)
@@ -90,7 +90,6 @@ def environment(**options: str) -> dict[str, str]:
 
 
 def run_tests(arguments: list[str]) -> int:
-    # Guests are executed by the core: nothing of the host's handlers for signals is wanted.
     surroundings = environment(detect_leaks="0", handle_segv="1", allocator_may_return_null="1")
     tests = [] if any(a.startswith("tests") for a in arguments) else list(DEFAULT_TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments, *tests]

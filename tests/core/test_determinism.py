@@ -1,4 +1,4 @@
-"""The same program, the same run, to the bit: with timer interrupts, and wherever it is interrupted.
+"""The same program, the same run, to the bit: with timer interrupts, and wherever it is cut.
 
 The clock lives on timer interrupts; the operating system on those, on demand paging, ring changes
 and a scripted session. Compared are ticks, cycles, every event's trace record, output and memory.
@@ -113,7 +113,7 @@ def test_cuts_change_nothing_deep(name: str, seed: int) -> None:
     assert cut_run(name, seed, CUTS * 8) == whole_run(name)[0]
 
 
-# -- Exact ticks -----------------------------------------------------------------------------------
+# -- Exact ticks ----------------------------------------------------------------------------------
 
 PROGRAMS = {
     "loop": "mov ecx, 7\nagain: add eax, ecx\nloop again\nhlt",

@@ -76,7 +76,7 @@ def test_machines_come_and_go() -> None:
     churn(20)
 
 
-# -- What broke once ---------------------------------------------------------------------------------
+# -- What broke once ------------------------------------------------------------------------------
 
 
 def test_handlers_that_fault_at_once_do_not_hold_the_cpu() -> None:
@@ -118,7 +118,7 @@ def test_a_debug_trap_that_hits_its_own_frame_ends() -> None:
 
 
 def test_code_at_the_end_of_linear_space() -> None:
-    """Execution goes on from the last byte to the first, or faults: it does not run out of memory."""
+    """Execution goes on from the last byte to the first, or faults."""
     lab = Lab()
     lab.cpu["eip"] = 0xFFFF_FFFA
     assert lab.go(100).reason in (ExitReason.HALT, ExitReason.DEADLINE, ExitReason.SHUTDOWN)

@@ -165,7 +165,7 @@ def test_an_event_frame_over_the_handler(lab: Lab) -> None:
     run_both("int 0x30", lambda lab: (prepare(lab), lab.cpu.__setitem__("eax", DATA + 0x100))[0])
 
 
-# -- String instructions ---------------------------------------------------------------------------
+# -- String instructions --------------------------------------------------------------------------
 
 
 def test_rep_movsb_over_itself() -> None:
@@ -219,7 +219,7 @@ def test_ins_brings_code(lab: Lab) -> None:
     assert (lab.cpu["eax"], lab.cpu["ebx"]) == (0, 4)
 
 
-# -- Other blocks ----------------------------------------------------------------------------------
+# -- Other blocks ---------------------------------------------------------------------------------
 
 
 def test_a_chained_block_is_changed() -> None:
@@ -301,7 +301,7 @@ def test_a_routine_is_copied_over_another_and_called() -> None:
     assert lab.cpu["ebx"] == 200 * 201 // 2
 
 
-# -- The host and other mappings ---------------------------------------------------------------------
+# -- The host and other mappings ------------------------------------------------------------------
 
 
 def test_host_writes_are_seen(lab: Lab) -> None:
@@ -402,7 +402,7 @@ def test_a_frame_is_reused_after_its_page_is_gone() -> None:
     assert (world.state.gpr[0], world.state.gpr[3]) == (1, 1)
 
 
-# -- At random ---------------------------------------------------------------------------------------
+# -- At random ------------------------------------------------------------------------------------
 
 
 def patching_program(rng: Random) -> Setup:

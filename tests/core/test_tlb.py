@@ -125,7 +125,8 @@ def test_execution_follows_cr3(lab: TlbLab) -> None:
     lab.memory.write(ONE, b"\x40\xc3")
     lab.memory.write(TWO, b"\x43\xc3")
     lab.run(f"mov ecx, 10\nmov edx, {USER}\nagain: call edx\nmov esi, {DIRECTORY2}\n"
-            f"mov cr3, esi\ncall edx\nmov esi, {DIRECTORY}\nmov cr3, esi\nloop again\nhlt")  # fmt: skip
+            f"mov cr3, esi\ncall edx\nmov esi, {DIRECTORY}\nmov cr3, esi\n"
+            "loop again\nhlt")  # fmt: skip
     assert (lab.cpu["eax"], lab.cpu["ebx"]) == (10, 10)
 
 
@@ -152,7 +153,7 @@ def test_more_cr3_loads_than_there_are_space_ids(lab: TlbLab) -> None:
     assert lab.cpu["ebp"] == 1
 
 
-# -- Rights ---------------------------------------------------------------------------------------------
+# -- Rights ---------------------------------------------------------------------------------------
 
 
 def test_a_supervisor_entry_gives_ring_3_nothing(lab: TlbLab) -> None:
@@ -195,12 +196,13 @@ def test_registers_set_from_outside_flush(lab: TlbLab) -> None:
     assert lab.run(f"mov eax, [{USER}]\nhlt").fault == (PF, 0)
 
 
-# -- Accessed and dirty ------------------------------------------------------------------------------------
+# -- Accessed and dirty ---------------------------------------------------------------------------
 
 
 def test_dirty_comes_with_the_first_store_after_invlpg_too(lab: TlbLab) -> None:
     lab.run(f"mov [{USER}], eax\nmov dword {ENTRY}, {ONE | FULL}\ninvlpg [{USER}]\n"
-            f"mov ebx, [{USER}]\nmov ecx, {ENTRY}\nmov [{USER}], eax\nmov edx, {ENTRY}\nhlt")  # fmt: skip
+            f"mov ebx, [{USER}]\nmov ecx, {ENTRY}\nmov [{USER}], eax\n"
+            f"mov edx, {ENTRY}\nhlt")  # fmt: skip
     assert lab.cpu["ecx"] == ONE | FULL | A
     assert lab.cpu["edx"] == ONE | FULL | A | D
 
@@ -223,7 +225,7 @@ def test_each_privilege_finds_dirty_by_itself(lab: TlbLab, ring: int) -> None:
     assert lab.pte(USER) & D
 
 
-# -- Organisation -------------------------------------------------------------------------------------------
+# -- Organisation ---------------------------------------------------------------------------------
 
 
 def test_pages_that_share_a_place(lab: TlbLab) -> None:

@@ -310,7 +310,7 @@ def _stub(vector: int) -> bytes:
     return (b"\x83\xc4\x04" if vector in HAS_ERROR else b"") + b"\xff\x04\x24\xcf"
 
 
-# -- Plans -------------------------------------------------------------------------------------------
+# -- Plans ----------------------------------------------------------------------------------------
 
 WHOLE: Final = Plan("in one go", lambda: 1 << 40)
 SINGLE: Final = Plan("tick by tick", lambda: 1)
