@@ -87,7 +87,7 @@ typedef struct {
     uint32_t cr_reads, cr_writes; /* bit n: EXIT_INTERCEPT before a MOV from/to CRn */
 } Intercepts;
 
-enum { STATE_VERSION = 1, REPLAY_MAX = 16, POSTED_MAX = 16, TLB_SIZE = 512, TLB_SPACES = 2 };
+enum { STATE_VERSION = 1, REPLAY_MAX = 48, POSTED_MAX = 48, TLB_SIZE = 512, TLB_SPACES = 2 };
 
 /* TLB entries as they are saved: tags hold the linear page and the address-space id in the low 12
    bits; a tag of all ones matches nothing. machine is the machine address of the page. */
@@ -116,7 +116,7 @@ typedef struct {
     uint32_t interrupt_shadow; /* STI, POP SS or MOV SS retired just before */
     uint32_t debug_shadow;   /* POP SS or MOV SS: debug traps wait too */
     uint32_t replay_count, replay_next; /* answers to reads of the instruction in progress */
-    uint64_t replay[16];
+    uint64_t replay[48];
     uint32_t resume;         /* EFLAGS.RF semantics of the next instruction are in eflags */
     uint32_t space;          /* address-space id of TLB tags (12 bits) */
     Intercepts intercepts;
@@ -153,7 +153,7 @@ typedef struct {
     uint32_t operand; /* CR number, or the general register's */
     uint32_t fault_count;
     Fault faults[3];
-    PostedWrite posted[16];
+    PostedWrite posted[48];
     uint8_t data[4096];
 } ExitRecord;
 

@@ -29,6 +29,10 @@ u8 *machine_pointer(Machine *machine, u32 address) {
 static u32 device_load(Cpu *cpu, u32 linear, u32 address, u32 size) {
     CpuState *state = &cpu->state;
     if (state->replay_next < state->replay_count) return (u32)state->replay[state->replay_next++];
+    /* Tables of a delivery cannot wait for an answer: the event would be forgotten meanwhile, and
+       arise again, for ever. No instruction reads REPLAY_MAX times, unless tables are devices. */
+    if (unlikely(cpu->delivering || state->replay_count >= REPLAY_MAX))
+        return size == 4 ? 0xFFFFFFFFu : (1u << size * 8) - 1;
     cpu->exit.size = size;
     cpu->exit.count = 1;
     cpu->exit.linear = linear;

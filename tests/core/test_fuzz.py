@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from emulator.core import ExitReason, Unsupported, lib
+from emulator.core import ExitReason, PageFlag, Unsupported, lib
 from tests.core.churn import churn
 from tests.core.lab import CODE, CODE_OF, DATA, DATA_OF, DB, STUBS, TSS, UD, Lab, gate
 from tests.core.samples import STRING_ROWS, bytes_setup, program
@@ -139,3 +139,39 @@ def test_ticks_at_the_end_of_time() -> None:
     lab.load("hlt")
     assert lab.cpu.run((1 << 64) - 1) == ExitReason.HALT
     assert lab.cpu.run(0) == ExitReason.DEADLINE
+
+
+def answered(lab: Lab, exits: int = 200) -> int:
+    """Run to the end, device reads answered with their address; how many there were."""
+    for reads in range(exits):
+        reason = lab.go().reason
+        if reason == ExitReason.MMIO_READ:
+            lab.cpu.complete(lab.cpu.exit.address)
+        elif reason != ExitReason.MMIO_WRITE:
+            assert reason in (ExitReason.HALT, ExitReason.SHUTDOWN)
+            return reads
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("misaligned", [0, 2])
+def test_enter_copies_thirty_frame_pointers_from_a_device(misaligned: int) -> None:
+    """More reads than could once be remembered: it never ended, and no tick passed."""
+    lab = Lab()
+    device = DATA + 0x1000
+    lab.memory.set_flags(range(device, device + 0x1000), set_=PageFlag.MMIO)
+    lab.cpu["ebp"] = device + 0x80 - misaligned
+    lab.cpu["esp"] = DATA + 0x800
+    lab.load("enter 0, 31\nhlt")
+    assert answered(lab) == 30
+    assert lab.get32(DATA + 0x800 - 8) == device + 0x80 - misaligned - 4
+
+
+def test_descriptor_tables_on_a_device_do_not_hold_the_cpu() -> None:
+    """A delivery that waits for the device forgets its event, which then arises again."""
+    lab = Lab()
+    device = DATA + 0x1000
+    lab.memory.set_flags(range(device, device + 0x1000), set_=PageFlag.MMIO)
+    lab.state.idtr.base = device
+    lab.load("ud2")
+    answered(lab)
+    assert lab.state.tick == 0
