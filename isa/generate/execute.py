@@ -255,8 +255,9 @@ def render_labels() -> str:
 
 
 def render_cases() -> str:
-    """isa_cases.h: the hot ops' code, for the inside of the dispatch loop."""
-    text = "\n".join(f"{label}: {{ {code} }}" for label, code in _hot())
+    """isa_cases.h: the hot ops' code, each after CASE(op id, label), for inside the dispatch loop."""
+    numbered = enumerate(_hot(), FIRST_CASE)
+    text = "\n".join(f"CASE({number}, {label}) {{ {code} }}" for number, (label, code) in numbered)
     return f"/* Generated from the instruction table by isa/generate/execute.py. */\n{text}\n"
 
 
