@@ -22,8 +22,8 @@ static bool allocate_tables(Machine *machine) {
     machine->code_map = calloc(machine->pages + 1, sizeof *machine->code_map);
     machine->hash = calloc(BLOCK_HASH, sizeof(Block *));
     machine->arena = malloc(ARENA_BYTES);
-    return machine->page_offset && machine->page_flags && machine->dirty &&
-           machine->page_blocks && machine->code_map && machine->hash && machine->arena;
+    return machine->page_offset && machine->page_flags && machine->dirty && machine->page_blocks &&
+           machine->code_map && machine->hash && machine->arena;
 }
 
 Machine *machine_new(uint8_t *memory, uint64_t size) {
@@ -69,7 +69,8 @@ void machine_map(Machine *machine, uint32_t page, uint64_t offset) {
     flush_all_tlbs(machine);
 }
 
-void machine_set_flags(Machine *machine, uint32_t page, uint32_t count, uint8_t set, uint8_t clear) {
+void machine_set_flags(Machine *machine, uint32_t page, uint32_t count, uint8_t set,
+                       uint8_t clear) {
     for (u32 i = 0; i < count && page + i < ALL_PAGES; i++) {
         u8 *flags = &machine->page_flags[page + i];
         u8 own = *flags & PAGE_CODE;
@@ -166,7 +167,8 @@ ExitRecord *cpu_exit(Cpu *cpu) {
 }
 
 static Segment flat_segment(u32 selector, u32 type) {
-    return (Segment){.selector = selector, .limit = 0xFFFFFFFFu,
+    return (Segment){.selector = selector,
+                     .limit = 0xFFFFFFFFu,
                      .attributes = ATTR_PRESENT | ATTR_CODE_OR_DATA | ATTR_ACCESSED | ATTR_BIG |
                                    ATTR_GRANULARITY | type};
 }
@@ -230,7 +232,8 @@ uint32_t cpu_read_linear(Cpu *cpu, uint32_t linear, uint8_t *to, uint32_t size, 
 
 uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32_t size,
                           uint32_t cpl) {
-    return linear_access(cpu, linear, NULL, from, size, ACCESS_WRITE | (cpl == 3 ? ACCESS_USER : 0));
+    return linear_access(cpu, linear, NULL, from, size,
+                         ACCESS_WRITE | (cpl == 3 ? ACCESS_USER : 0));
 }
 
 /* -- Breakpoints ---------------------------------------------------------------------------------------- */

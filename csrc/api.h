@@ -15,21 +15,21 @@
 
 /* Why cpu_run returned. */
 enum exit_reason {
-    EXIT_DEADLINE = 1,  /* state.tick reached the limit that cpu_run was given */
-    EXIT_HALT,          /* HLT retired: nothing to do before the next interrupt */
-    EXIT_PORT_READ,     /* IN, INS: answer with cpu_complete, or cpu_complete_bytes if count > 1 */
-    EXIT_PORT_WRITE,    /* OUT, OUTS: value (count 1) or data (count elements), then cpu_complete */
-    EXIT_MMIO_READ,     /* a load from a device page: answer with cpu_complete */
-    EXIT_MMIO_WRITE,    /* stores to device pages, in posted[]; the instruction has retired */
-    EXIT_INTERRUPT,     /* the interrupt line is up and the CPU can take it: cpu_interrupt */
-    EXIT_EVENT,         /* an event whose vector is intercepted; nothing has been delivered */
-    EXIT_INTERCEPT,     /* an intercepted row, CR or port is about to execute */
-    EXIT_BREAKPOINT,    /* state.eip is at a breakpoint set by cpu_set_breakpoint */
-    EXIT_WATCH,         /* a store hit a watched page; the instruction has retired */
-    EXIT_TRACE,         /* the trace ring is full: drain it and run on */
-    EXIT_SHUTDOWN,      /* triple fault: faults[] holds the chain */
-    EXIT_UNSUPPORTED,   /* outside the slice, named by detail (enum unsupported) */
-    EXIT_REQUEST        /* cpu_request_exit was called */
+    EXIT_DEADLINE = 1, /* state.tick reached the limit that cpu_run was given */
+    EXIT_HALT,         /* HLT retired: nothing to do before the next interrupt */
+    EXIT_PORT_READ,    /* IN, INS: answer with cpu_complete, or cpu_complete_bytes if count > 1 */
+    EXIT_PORT_WRITE,   /* OUT, OUTS: value (count 1) or data (count elements), then cpu_complete */
+    EXIT_MMIO_READ,    /* a load from a device page: answer with cpu_complete */
+    EXIT_MMIO_WRITE,   /* stores to device pages, in posted[]; the instruction has retired */
+    EXIT_INTERRUPT,    /* the interrupt line is up and the CPU can take it: cpu_interrupt */
+    EXIT_EVENT,        /* an event whose vector is intercepted; nothing has been delivered */
+    EXIT_INTERCEPT,    /* an intercepted row, CR or port is about to execute */
+    EXIT_BREAKPOINT,   /* state.eip is at a breakpoint set by cpu_set_breakpoint */
+    EXIT_WATCH,        /* a store hit a watched page; the instruction has retired */
+    EXIT_TRACE,        /* the trace ring is full: drain it and run on */
+    EXIT_SHUTDOWN,     /* triple fault: faults[] holds the chain */
+    EXIT_UNSUPPORTED,  /* outside the slice, named by detail (enum unsupported) */
+    EXIT_REQUEST       /* cpu_request_exit was called */
 };
 
 /* What EXIT_UNSUPPORTED met. */
@@ -45,11 +45,11 @@ enum unsupported {
 
 /* Flags of a machine page, honoured by every store, whoever makes it. */
 enum page_flag {
-    PAGE_CODE = 1,    /* decoded blocks come from it (the core's own) */
-    PAGE_WATCHED = 2, /* a store exits with EXIT_WATCH after it is done */
+    PAGE_CODE = 1,      /* decoded blocks come from it (the core's own) */
+    PAGE_WATCHED = 2,   /* a store exits with EXIT_WATCH after it is done */
     PAGE_DIRTY_LOG = 4, /* the first store is logged in machine_dirty */
-    PAGE_ROM = 8,     /* stores are dropped */
-    PAGE_MMIO = 16    /* no memory: loads and stores exit */
+    PAGE_ROM = 8,       /* stores are dropped */
+    PAGE_MMIO = 16      /* no memory: loads and stores exit */
 };
 
 /* What the trace ring records; bits of state.trace. */
@@ -63,10 +63,18 @@ enum general_register { EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI, GPR_COUNT };
 
 /* Segment.attributes: bits 8-23 of a descriptor's high doubleword at 0-15, then our own bit. */
 enum segment_attribute {
-    ATTR_ACCESSED = 1, ATTR_WRITABLE = 2, ATTR_EXPAND_DOWN = 4, ATTR_CODE = 8, ATTR_TYPE = 15,
-    ATTR_READABLE = 2, ATTR_CONFORMING = 4,
-    ATTR_CODE_OR_DATA = 16, ATTR_DPL = 96, ATTR_PRESENT = 128,
-    ATTR_BIG = 16384, ATTR_GRANULARITY = 32768,
+    ATTR_ACCESSED = 1,
+    ATTR_WRITABLE = 2,
+    ATTR_EXPAND_DOWN = 4,
+    ATTR_CODE = 8,
+    ATTR_TYPE = 15,
+    ATTR_READABLE = 2,
+    ATTR_CONFORMING = 4,
+    ATTR_CODE_OR_DATA = 16,
+    ATTR_DPL = 96,
+    ATTR_PRESENT = 128,
+    ATTR_BIG = 16384,
+    ATTR_GRANULARITY = 32768,
     ATTR_UNUSABLE = 65536 /* loaded with a null selector: any use is #GP (SS: #SS) */
 };
 
@@ -81,9 +89,9 @@ typedef struct {
 
 /* Vectors, rows, ports and control registers whose use leaves cpu_run; all clear natively. */
 typedef struct {
-    uint8_t vectors[32];     /* bit v: deliver vector v as EXIT_EVENT */
-    uint8_t rows[64];        /* bit r: EXIT_INTERCEPT before row r of the table */
-    uint8_t gp_rows[64];     /* bit r: row r raises #GP(0) at CPL > 0 (virtualizable) */
+    uint8_t vectors[32];          /* bit v: deliver vector v as EXIT_EVENT */
+    uint8_t rows[64];             /* bit r: EXIT_INTERCEPT before row r of the table */
+    uint8_t gp_rows[64];          /* bit r: row r raises #GP(0) at CPL > 0 (virtualizable) */
     uint32_t cr_reads, cr_writes; /* bit n: EXIT_INTERCEPT before a MOV from/to CRn */
 } Intercepts;
 
@@ -111,18 +119,18 @@ typedef struct {
     uint32_t cr0, cr2, cr3, cr4;
     uint32_t dr[8];
     uint64_t tick, cycle;
-    uint64_t retired_cpl0;   /* of those ticks, how many at CPL 0 */
-    uint32_t interrupt_line; /* non-zero: an external interrupt waits */
-    uint32_t interrupt_shadow; /* STI, POP SS or MOV SS retired just before */
-    uint32_t debug_shadow;   /* POP SS or MOV SS: debug traps wait too */
+    uint64_t retired_cpl0;              /* of those ticks, how many at CPL 0 */
+    uint32_t interrupt_line;            /* non-zero: an external interrupt waits */
+    uint32_t interrupt_shadow;          /* STI, POP SS or MOV SS retired just before */
+    uint32_t debug_shadow;              /* POP SS or MOV SS: debug traps wait too */
     uint32_t replay_count, replay_next; /* answers to reads of the instruction in progress */
     uint64_t replay[48];
-    uint32_t resume;         /* EFLAGS.RF semantics of the next instruction are in eflags */
-    uint32_t space;          /* address-space id of TLB tags (12 bits) */
+    uint32_t resume; /* EFLAGS.RF semantics of the next instruction are in eflags */
+    uint32_t space;  /* address-space id of TLB tags (12 bits) */
     Intercepts intercepts;
-    uint32_t trace;          /* bits of trace_kind */
-    uint32_t large_pages;    /* a 4 MiB page has been cached since the TLB was flushed */
-    uint64_t tsc_offset;     /* what WRMSR to the TSC added to the tick */
+    uint32_t trace;       /* bits of trace_kind */
+    uint32_t large_pages; /* a 4 MiB page has been cached since the TLB was flushed */
+    uint64_t tsc_offset;  /* what WRMSR to the TSC added to the tick */
 } CpuState;
 
 typedef struct {
@@ -139,12 +147,12 @@ typedef struct {
 /* The one exit record of a CPU; its first 64 bytes are what an exit handler unpacks at once. */
 typedef struct {
     uint32_t reason;
-    uint32_t row;     /* of the instruction, where there is one */
-    uint32_t length;  /* of the instruction, bytes */
-    uint32_t eip;     /* of the instruction */
+    uint32_t row;    /* of the instruction, where there is one */
+    uint32_t length; /* of the instruction, bytes */
+    uint32_t eip;    /* of the instruction */
     uint32_t port;
-    uint32_t size;    /* of one element: 1, 2 or 4 */
-    uint32_t count;   /* elements (string I/O), or posted writes */
+    uint32_t size;  /* of one element: 1, 2 or 4 */
+    uint32_t count; /* elements (string I/O), or posted writes */
     uint32_t linear;
     uint32_t address; /* machine */
     uint32_t value;
@@ -219,7 +227,8 @@ void cpu_invalidate_page(Cpu *cpu, uint32_t linear);
 /* Access guest memory by linear address with the rights of `cpl`, through the paging structures
    and without side effects beyond accessed and dirty bits. Returns the number of bytes done. */
 uint32_t cpu_read_linear(Cpu *cpu, uint32_t linear, uint8_t *to, uint32_t size, uint32_t cpl);
-uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32_t size, uint32_t cpl);
+uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32_t size,
+                          uint32_t cpl);
 /* Translate without any side effect. Returns the machine address, or ~0 where not mapped. */
 uint64_t cpu_translate(Cpu *cpu, uint32_t linear);
 /* Breakpoints by linear address of an instruction. Returns 0, or -1 if there are too many. */

@@ -138,9 +138,9 @@ static u32 fetch_translate(Cpu *cpu, u32 linear) {
    or LOOKAHEAD past the page for the first instruction. */
 typedef struct {
     const u8 *code;
-    u32 size;    /* within the first page */
-    u32 machine; /* of the first byte */
-    u64 limit;   /* bytes before the CS limit ends */
+    u32 size;              /* within the first page */
+    u32 machine;           /* of the first byte */
+    u64 limit;             /* bytes before the CS limit ends */
     u8 outside[PAGE_SIZE]; /* what reads as code where there is no memory */
 } Window;
 
@@ -193,8 +193,8 @@ static bool is_guarded(const Cpu *cpu, u32 row) {
 
 /* Append an instruction, and before it what must be checked each time it is reached. */
 static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
-    Insn marker = {.row = in.row, .tick = block->ticks, .offset = block->length,
-                   .length = in.length};
+    Insn marker = {
+        .row = in.row, .tick = block->ticks, .offset = block->length, .length = in.length};
     u32 linear = cpu->state.seg[SEG_CS].base + block->eip + block->length;
     in.tick = block->ticks;
     in.offset = block->length;
@@ -289,8 +289,8 @@ static Block *build(Cpu *cpu, const Window *window) {
     Block *block = allocate(machine);
     const Insn *last;
     u32 slots;
-    *block = (Block){.machine = window->machine, .eip = cpu->state.eip, .mode = cpu->mode,
-                     .machine2 = NO_PAGE};
+    *block = (Block){
+        .machine = window->machine, .eip = cpu->state.eip, .mode = cpu->mode, .machine2 = NO_PAGE};
     slots = decode_run(cpu, window, block);
     block->machine2 = block->machine2 == NO_PAGE ? NO_PAGE : PAGE_OF(block->machine2);
     remove_dead_flags(block, slots);
@@ -331,8 +331,11 @@ static bool still_valid(Cpu *cpu, const Block *block) {
 }
 
 static void trace_block(Cpu *cpu, const Block *block) {
-    TraceRecord record = {.tick = (u64)(cpu->limit - cpu->left), .kind = TRACE_BLOCK,
-                          .eip = block->eip, .address = block->machine, .length = block->length,
+    TraceRecord record = {.tick = (u64)(cpu->limit - cpu->left),
+                          .kind = TRACE_BLOCK,
+                          .eip = block->eip,
+                          .address = block->machine,
+                          .length = block->length,
                           .count = block->count};
     trace_push(cpu, &record);
 }

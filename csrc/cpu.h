@@ -43,23 +43,58 @@ enum { PAGE_SIZE = 4096, PAGE_MASK = 4095 };
 
 /* EFLAGS (SDM vol. 1, 3.4.3). */
 enum eflags {
-    FLAG_CF = 1, FLAG_ONE = 2, FLAG_PF = 4, FLAG_AF = 16, FLAG_ZF = 64, FLAG_SF = 128,
-    FLAG_TF = 256, FLAG_IF = 512, FLAG_DF = 1024, FLAG_OF = 2048, FLAG_IOPL = 0x3000,
-    FLAG_NT = 0x4000, FLAG_RF = 0x10000, FLAG_VM = 0x20000, FLAG_AC = 0x40000, FLAG_ID = 0x200000,
+    FLAG_CF = 1,
+    FLAG_ONE = 2,
+    FLAG_PF = 4,
+    FLAG_AF = 16,
+    FLAG_ZF = 64,
+    FLAG_SF = 128,
+    FLAG_TF = 256,
+    FLAG_IF = 512,
+    FLAG_DF = 1024,
+    FLAG_OF = 2048,
+    FLAG_IOPL = 0x3000,
+    FLAG_NT = 0x4000,
+    FLAG_RF = 0x10000,
+    FLAG_VM = 0x20000,
+    FLAG_AC = 0x40000,
+    FLAG_ID = 0x200000,
     FLAG_ARITHMETIC = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF
 };
 
 enum cr0 {
-    CR0_PE = 1, CR0_MP = 2, CR0_EM = 4, CR0_TS = 8, CR0_ET = 16, CR0_NE = 32, CR0_WP = 1 << 16,
-    CR0_AM = 1 << 18, CR0_NW = 1 << 29, CR0_CD = 1 << 30
+    CR0_PE = 1,
+    CR0_MP = 2,
+    CR0_EM = 4,
+    CR0_TS = 8,
+    CR0_ET = 16,
+    CR0_NE = 32,
+    CR0_WP = 1 << 16,
+    CR0_AM = 1 << 18,
+    CR0_NW = 1 << 29,
+    CR0_CD = 1 << 30
 };
 #define CR0_PG 0x80000000u
 enum cr4 { CR4_TSD = 4, CR4_DE = 8, CR4_PSE = 16 };
 
 /* Vectors (isa/exceptions.py). */
 enum vector {
-    VECTOR_DE, VECTOR_DB, VECTOR_NMI, VECTOR_BP, VECTOR_OF, VECTOR_BR, VECTOR_UD, VECTOR_NM,
-    VECTOR_DF, VECTOR_TS = 10, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_MF = 16, VECTOR_AC
+    VECTOR_DE,
+    VECTOR_DB,
+    VECTOR_NMI,
+    VECTOR_BP,
+    VECTOR_OF,
+    VECTOR_BR,
+    VECTOR_UD,
+    VECTOR_NM,
+    VECTOR_DF,
+    VECTOR_TS = 10,
+    VECTOR_NP,
+    VECTOR_SS,
+    VECTOR_GP,
+    VECTOR_PF,
+    VECTOR_MF = 16,
+    VECTOR_AC
 };
 
 /* How a memory operand is reached. The first three are for hot instructions in flat segments. */
@@ -73,10 +108,10 @@ typedef struct {
 } Shape;
 
 enum insn_flag {
-    INSN_ENDS = 1,     /* ends its block */
-    INSN_REP = 2,      /* F3: REP, REPZ */
-    INSN_REPNE = 4,    /* F2 */
-    INSN_ADDR16 = 8,   /* 67: 16-bit addressing */
+    INSN_ENDS = 1,       /* ends its block */
+    INSN_REP = 2,        /* F3: REP, REPZ */
+    INSN_REPNE = 4,      /* F2 */
+    INSN_ADDR16 = 8,     /* 67: 16-bit addressing */
     INSN_OPERAND16 = 16, /* 66 */
     INSN_LOCK = 32
 };
@@ -84,19 +119,19 @@ enum insn_flag {
 /* A decoded instruction. Registers are byte offsets into CpuState.gpr, made for the host's byte
    order when decoded, so AH and EAX cost the same. NO_REGISTER's slot always holds zero. */
 typedef struct {
-    u16 op;     /* which case of the executor, or which function of it (generated) */
-    u16 row;    /* row of the table */
-    u8 length;  /* bytes */
-    u8 tick;    /* ticks of the block before this instruction */
-    u16 offset; /* bytes of the block before this instruction */
-    u8 rm;      /* register operand: ModRM.rm, opcode low bits, or the accumulator */
-    u8 reg;     /* register operand: ModRM.reg; for Sreg, CRn, DRn the bare number */
+    u16 op;         /* which case of the executor, or which function of it (generated) */
+    u16 row;        /* row of the table */
+    u8 length;      /* bytes */
+    u8 tick;        /* ticks of the block before this instruction */
+    u16 offset;     /* bytes of the block before this instruction */
+    u8 rm;          /* register operand: ModRM.rm, opcode low bits, or the accumulator */
+    u8 reg;         /* register operand: ModRM.reg; for Sreg, CRn, DRn the bare number */
     u8 base, index; /* of the memory operand */
-    u8 scale;   /* shift of the index: 0-3 */
-    u8 segment; /* enum segment_register of the memory operand, overrides applied */
-    u8 flags;   /* enum insn_flag */
-    u8 cc;      /* condition code, of the opcode's low bits */
-    u8 form;    /* enum form of the rm operand */
+    u8 scale;       /* shift of the index: 0-3 */
+    u8 segment;     /* enum segment_register of the memory operand, overrides applied */
+    u8 flags;       /* enum insn_flag */
+    u8 cc;          /* condition code, of the opcode's low bits */
+    u8 form;        /* enum form of the rm operand */
     u32 displacement;
     u32 immediate;  /* sign-extended where the row says; of jumps: the target's EIP */
     u32 immediate2; /* far selector, ENTER's level; of others: EIP of the next instruction */
@@ -106,10 +141,10 @@ struct Block;
 
 /* One way out of a block to a successor known when it was decoded; chain.h. */
 typedef struct Link {
-    struct Block *target;      /* NULL: not chained */
+    struct Block *target;       /* NULL: not chained */
     struct Link *next_incoming; /* the target's other incoming links */
-    u32 eip;                   /* where it leads */
-    bool same_page;            /* as its block's first byte: the translation cannot differ */
+    u32 eip;                    /* where it leads */
+    bool same_page;             /* as its block's first byte: the translation cannot differ */
 } Link;
 
 enum { BLOCK_INSNS = 32, MODE_DEAD = 0xFFFFFFFFu };
@@ -122,17 +157,17 @@ enum mode {
 };
 
 typedef struct Block {
-    u32 machine;  /* machine address of the first byte */
+    u32 machine; /* machine address of the first byte */
     u32 eip, mode;
-    u16 length;   /* bytes */
-    u8 count;     /* instructions */
+    u16 length; /* bytes */
+    u8 count;   /* instructions */
     u8 ticks;
     u32 cycles;
-    u32 machine2; /* machine page of the bytes past the first page, or ~0 */
+    u32 machine2;   /* machine page of the bytes past the first page, or ~0 */
     bool transient; /* not in memory, so not in the cache: executed once */
     struct Block *next_hash;
     struct Block *next_page[2]; /* on the lists of its one or two pages */
-    Link out[2];  /* taken or only, not taken */
+    Link out[2];                /* taken or only, not taken */
     Link *incoming;
     Insn insns[]; /* count of them, then one that ends the block if the last does not */
 } Block;
@@ -143,8 +178,13 @@ typedef struct {
     uintptr_t host;
 } TlbEntry;
 
-enum { BLOCK_HASH = 1 << 15, ARENA_BYTES = 48 << 20, JUMP_CACHE = 4096, BREAKPOINTS = 64,
-       TRACE_RING = 4096 };
+enum {
+    BLOCK_HASH = 1 << 15,
+    ARENA_BYTES = 48 << 20,
+    JUMP_CACHE = 4096,
+    BREAKPOINTS = 64,
+    TRACE_RING = 4096
+};
 
 struct Machine {
     u8 *memory;
@@ -158,8 +198,8 @@ struct Machine {
     Block **hash;
     u8 *arena;
     size_t arena_used;
-    Cpu *cpus;           /* all that share this machine */
-    bool released;       /* machine_free was called; its CPUs keep it */
+    Cpu *cpus;     /* all that share this machine */
+    bool released; /* machine_free was called; its CPUs keep it */
     CoreStats stats;
 };
 
@@ -172,52 +212,52 @@ struct Cpu {
         i64 result;
         u32 a, b, kind;
     } lazy;
-    i64 left;            /* ticks before the limit of this slice */
-    i64 limit;           /* state.tick when left is 0 */
-    u32 mode;            /* mode word now */
-    TlbEntry *tlb;       /* of the current privilege: tlbs[0] supervisor, tlbs[1] user */
+    i64 left;               /* ticks before the limit of this slice */
+    i64 limit;              /* state.tick when left is 0 */
+    u32 mode;               /* mode word now */
+    TlbEntry *tlb;          /* of the current privilege: tlbs[0] supervisor, tlbs[1] user */
     CodeTlbEntry *code_tlb; /* the same for instruction fetches */
-    Block *block;        /* being executed, or NULL */
-    const Insn *current; /* the instruction that may fault; NULL between instructions */
+    Block *block;           /* being executed, or NULL */
+    const Insn *current;    /* the instruction that may fault; NULL between instructions */
     Machine *machine;
     Block *jump_cache[JUMP_CACHE]; /* by EIP; chain.h */
     TlbEntry tlbs[TLB_SPACES][TLB_SIZE];
     u32 tlb_machine[TLB_SPACES][TLB_SIZE]; /* machine page of each entry */
-    u32 tlb_walked[TLB_SPACES][TLB_SIZE]; /* its tag, had there been no reason to withhold it */
+    u32 tlb_walked[TLB_SPACES][TLB_SIZE];  /* its tag, had there been no reason to withhold it */
     CodeTlbEntry code_tlbs[TLB_SPACES][TLB_SIZE];
 
     jmp_buf escape;
-    Fault fault;         /* what raise_* raised, to be delivered */
+    Fault fault; /* what raise_* raised, to be delivered */
     u32 fault_cr2;
-    bool fault_is_trap;  /* #DB after the instruction, INT n and the like */
+    bool fault_is_trap; /* #DB after the instruction, INT n and the like */
     /* Event delivery under way, for double and triple faults; event.c. */
     bool delivering;
     u32 delivering_vector;
     u32 fault_count;
     Fault faults[3];
 
-    Insn *stop;          /* the instruction overwritten to stop after its predecessor */
-    u16 stop_op;         /* what it was */
-    bool stop_pending;   /* a jump's store wants a stop: `left` is lowered by STOP_BIAS */
-    u32 stop_reason;     /* the exit to make at the stop, or 0: only leave the block */
-    bool stepping;       /* an instruction runs alone; run.c */
+    Insn *stop;        /* the instruction overwritten to stop after its predecessor */
+    u16 stop_op;       /* what it was */
+    bool stop_pending; /* a jump's store wants a stop: `left` is lowered by STOP_BIAS */
+    u32 stop_reason;   /* the exit to make at the stop, or 0: only leave the block */
+    bool stepping;     /* an instruction runs alone; run.c */
     u32 held_shadow, held_debug_shadow, held_resume; /* what it started with */
-    int pending_exit;    /* an exit that waits until a debug trap is delivered */
-    u32 debug_hits;      /* DR6 bits of data breakpoints met by the current instruction */
+    int pending_exit; /* an exit that waits until a debug trap is delivered */
+    u32 debug_hits;   /* DR6 bits of data breakpoints met by the current instruction */
     u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
-    u32 step_over;       /* 1: the breakpoint at step_over_eip has been reported */
+    u32 step_over;                    /* 1: the breakpoint at step_over_eip has been reported */
     u32 step_over_eip;
-    u64 fault_tick;      /* tick of the last fault, and how many there have been at it */
+    u64 fault_tick; /* tick of the last fault, and how many there have been at it */
     u32 faults_at_tick;
-    u64 retired_mark;    /* tick at the last change of CPL, for retired_cpl0 */
+    u64 retired_mark; /* tick at the last change of CPL, for retired_cpl0 */
 
     u32 breakpoints[BREAKPOINTS];
     u32 breakpoint_count;
     volatile u32 request;
     ExitRecord exit;
-    TraceRecord *trace;  /* ring of TRACE_RING, or NULL */
+    TraceRecord *trace; /* ring of TRACE_RING, or NULL */
     u32 trace_head, trace_count;
-    Cpu *next;           /* on the machine */
+    Cpu *next; /* on the machine */
 };
 
 #define STOP_BIAS ((i64)1 << 61)

@@ -61,7 +61,8 @@ static NOINLINE Block *look_up(Cpu *cpu) {
    labels that all lead to one another. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define THREADED 1
-#define CASE(op, label) label:
+#define CASE(op, label) \
+    label:
 #define DISPATCH goto *labels[in->op]
 #else
 #define THREADED 0
@@ -70,52 +71,55 @@ static NOINLINE Block *look_up(Cpu *cpu) {
 #endif
 
 /* Go to the next instruction's case; run.c stops the machine by overwriting its op. */
-#define NEXT                \
-    do {                    \
-        in++;               \
-        DISPATCH;           \
+#define NEXT      \
+    do {          \
+        in++;     \
+        DISPATCH; \
     } while (0)
 
 /* Charge the block and go to its first instruction. */
-#define ENTER                                       \
-    do {                                            \
-        i64 left = cpu->left - block->ticks;        \
-        if (unlikely(left < 0)) goto out_of_ticks;  \
-        cpu->left = left;                           \
-        cpu->state.cycle += block->cycles;          \
-        cpu->block = block;                         \
-        in = block->insns;                          \
-        DISPATCH;                                   \
+#define ENTER                                      \
+    do {                                           \
+        i64 left = cpu->left - block->ticks;       \
+        if (unlikely(left < 0)) goto out_of_ticks; \
+        cpu->left = left;                          \
+        cpu->state.cycle += block->cycles;         \
+        cpu->block = block;                        \
+        in = block->insns;                         \
+        DISPATCH;                                  \
     } while (0)
 
 /* Leave the block along one of its links. */
-#define TAKE(n)                                     \
-    do {                                            \
-        link = &block->out[n];                      \
-        Block *target = chain_follow(cpu, link);    \
-        if (unlikely(target == NULL)) goto follow;  \
-        block = target;                             \
-        ENTER;                                      \
+#define TAKE(n)                                    \
+    do {                                           \
+        link = &block->out[n];                     \
+        Block *target = chain_follow(cpu, link);   \
+        if (unlikely(target == NULL)) goto follow; \
+        block = target;                            \
+        ENTER;                                     \
     } while (0)
 
 /* Leave it for state.eip. */
-#define INDIRECT                                            \
-    do {                                                    \
+#define INDIRECT                                             \
+    do {                                                     \
         Block *target = chain_indirect(cpu, cpu->state.eip); \
-        if (unlikely(target == NULL)) goto dispatch;        \
-        block = target;                                     \
-        ENTER;                                              \
+        if (unlikely(target == NULL)) goto dispatch;         \
+        block = target;                                      \
+        ENTER;                                               \
     } while (0)
 
 void execute(Cpu *cpu) {
 #if THREADED
     /* Indexed by op id: our own ops, the hot cases, and two labels for all that is cold. */
-    static const void *const labels[OP_COUNT] = {
-        &&special_end, &&special_repeat, &&special_stop, &&special_guard, &&special_break,
+    static const void *const labels[OP_COUNT] = {&&special_end,
+                                                 &&special_repeat,
+                                                 &&special_stop,
+                                                 &&special_guard,
+                                                 &&special_break,
 #include "isa_labels.h"
-        , [OP_FIRST_COLD ... OP_FIRST_COLD_END - 1] = &&cold,
-        [OP_FIRST_COLD_END ... OP_COUNT - 1] = &&cold_end
-    };
+                                                 ,
+                                                 [OP_FIRST_COLD... OP_FIRST_COLD_END - 1] = &&cold,
+                                                 [OP_FIRST_COLD_END... OP_COUNT - 1] = &&cold_end};
 #endif
     const Insn *in;
     Link *link;
@@ -158,8 +162,12 @@ again:
         if (in->op < OP_FIRST_COLD_END) goto cold;
         goto cold_end;
 #endif
-        CASE(OP_END, special_end) { TAKE(0); }
-        CASE(OP_REPEAT, special_repeat) { INDIRECT; }
+        CASE(OP_END, special_end) {
+            TAKE(0);
+        }
+        CASE(OP_REPEAT, special_repeat) {
+            INDIRECT;
+        }
         CASE(OP_STOP, special_stop) {
             resume_at_stop(cpu);
             return;

@@ -44,7 +44,8 @@ static void device_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value)
     ExitRecord *exit = &cpu->exit;
     if (cpu->stop_reason != EXIT_MMIO_WRITE) exit->count = 0;
     if (exit->count < POSTED_MAX)
-        exit->posted[exit->count++] = (PostedWrite){.address = address, .size = size, .value = value};
+        exit->posted[exit->count++] =
+            (PostedWrite){.address = address, .size = size, .value = value};
     exit->linear = linear;
     exit->address = address;
     exit->size = size;
@@ -104,7 +105,8 @@ static void translate_across(Cpu *cpu, u32 linear, u32 size, u32 access, u32 mac
 
 static u32 load_with(Cpu *cpu, u32 linear, u32 size, u32 access) {
     u32 machine[2], value = 0, first;
-    if (unlikely(cpu->state.dr[7] & 0xFF)) debug_note_access(cpu, linear, size, access & ACCESS_WRITE);
+    if (unlikely(cpu->state.dr[7] & 0xFF))
+        debug_note_access(cpu, linear, size, access & ACCESS_WRITE);
     if (likely(!crosses_page(linear, size)))
         return page_load(cpu, linear, translate(cpu, linear, access), size);
     translate_across(cpu, linear, size, access, machine);

@@ -46,8 +46,8 @@ INLINE void set_gpr(Cpu *cpu, u32 number, u32 bits, u32 value) {
 
 /* Offset of the memory operand in its segment (SDM vol. 1, 3.7.5). */
 INLINE u32 effective_address(const Cpu *cpu, const Insn *in) {
-    u32 offset = get_reg(cpu, in->base, 32) + (get_reg(cpu, in->index, 32) << in->scale) +
-                 in->displacement;
+    u32 offset =
+        get_reg(cpu, in->base, 32) + (get_reg(cpu, in->index, 32) << in->scale) + in->displacement;
     return in->flags & INSN_ADDR16 ? offset & 0xFFFF : offset;
 }
 

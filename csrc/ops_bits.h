@@ -40,12 +40,12 @@ BODY void bit_operate(CONTEXT, u32 offset, bool string, enum bit_operation opera
     if (write) store(cpu, in, linear, size, value);
 }
 
-#define BIT_BODIES(name, operation)                                          \
-    BODY void op_##name(CONTEXT) {                                           \
+#define BIT_BODIES(name, operation)                                              \
+    BODY void op_##name(CONTEXT) {                                               \
         bit_operate(cpu, in, s, get_reg(cpu, in->reg, s.bits), true, operation); \
-    }                                                                        \
-    BODY void op_##name##_imm(CONTEXT) {                                     \
-        bit_operate(cpu, in, s, in->immediate, false, operation);            \
+    }                                                                            \
+    BODY void op_##name##_imm(CONTEXT) {                                         \
+        bit_operate(cpu, in, s, in->immediate, false, operation);                \
     }
 
 BIT_BODIES(bt, BIT_TEST)

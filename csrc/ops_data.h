@@ -58,8 +58,7 @@ BODY void op_pusha(CONTEXT) {
         linear[i] = stack_linear(cpu, esp - (i + 1) * size, size, true);
         probe_store(cpu, linear[i], size, cpu->state.cpl == 3);
     }
-    for (u32 i = 0; i < 8; i++)
-        store(cpu, in, linear[i], size, get_gpr(cpu, i, s.bits));
+    for (u32 i = 0; i < 8; i++) store(cpu, in, linear[i], size, get_gpr(cpu, i, s.bits));
     set_stack_pointer(cpu, esp - 8 * size);
 }
 

@@ -68,7 +68,8 @@ BODY u32 op_sar(CONTEXT, u32 a, u32 count) {
 
 /* CF and OF of a rotate; the other flags stay. */
 BODY void flags_rotate(CONTEXT, u32 carry, u32 overflow) {
-    if (s.flags) flags_change(cpu, FLAG_CF | FLAG_OF, (carry ? FLAG_CF : 0) | (overflow ? FLAG_OF : 0));
+    if (s.flags)
+        flags_change(cpu, FLAG_CF | FLAG_OF, (carry ? FLAG_CF : 0) | (overflow ? FLAG_OF : 0));
 }
 
 BODY u32 op_rol(CONTEXT, u32 a, u32 count) {

@@ -38,7 +38,8 @@ BODY u32 destination_linear(Cpu *cpu, const Insn *in, u32 size, bool write) {
 /* Elements that a bulk step may take at offset gpr without leaving its page; 0: no bulk. */
 BODY u32 bulk_room(const Cpu *cpu, const Insn *in, u32 segment, u32 gpr, u32 size, u32 most) {
     u32 room = (PAGE_SIZE - (cpu->state.gpr[gpr] & PAGE_MASK)) / size;
-    if (!(cpu->mode & MODE_FLAT) || in->flags & INSN_ADDR16 || cpu->state.eflags & FLAG_DF) return 0;
+    if (!(cpu->mode & MODE_FLAT) || in->flags & INSN_ADDR16 || cpu->state.eflags & FLAG_DF)
+        return 0;
     if (segment == SEG_FS || segment == SEG_GS || segment == SEG_CS) return 0;
     return room < most ? room : most;
 }
@@ -70,7 +71,8 @@ BODY u32 step_stos(Cpu *cpu, const Insn *in, u32 size, u32 most) {
     if (to == NULL) {
         store(cpu, in, destination_linear(cpu, in, size, true), size, value);
         room = 1;
-    } else if (size == 1 || (value & 0xFF) * 0x01010101u == (size == 4 ? value : value * 0x10001u)) {
+    } else if (size == 1 ||
+               (value & 0xFF) * 0x01010101u == (size == 4 ? value : value * 0x10001u)) {
         memset(to, (int)(value & 0xFF), (size_t)room * size);
     } else {
         for (u32 i = 0; i < room; i++) host_store(to + i * size, size, value);
@@ -129,12 +131,12 @@ BODY u32 step_scas(Cpu *cpu, const Insn *in, u32 size, UNUSED u32 most) {
     return 1;
 }
 
-#define STRING_BODY(name, compares)                                \
-    BODY void op_##name(CONTEXT) {                                 \
-        if (is_repeated(in))                                       \
-            repeat(cpu, in, s.bits / 8, step_##name, compares);    \
-        else                                                       \
-            step_##name(cpu, in, s.bits / 8, 1);                   \
+#define STRING_BODY(name, compares)                             \
+    BODY void op_##name(CONTEXT) {                              \
+        if (is_repeated(in))                                    \
+            repeat(cpu, in, s.bits / 8, step_##name, compares); \
+        else                                                    \
+            step_##name(cpu, in, s.bits / 8, 1);                \
     }
 
 STRING_BODY(movs, false)

@@ -246,8 +246,12 @@ static bool interruptible(const Cpu *cpu) {
 }
 
 static void trace_instruction(Cpu *cpu) {
-    TraceRecord record = {.tick = cpu->state.tick, .kind = TRACE_EXEC, .eip = cpu->state.eip,
-                          .esp = cpu->state.gpr[ESP], .eflags = flags_get(cpu), .count = 1};
+    TraceRecord record = {.tick = cpu->state.tick,
+                          .kind = TRACE_EXEC,
+                          .eip = cpu->state.eip,
+                          .esp = cpu->state.gpr[ESP],
+                          .eflags = flags_get(cpu),
+                          .count = 1};
     trace_push(cpu, &record);
 }
 

@@ -34,7 +34,7 @@ def flags() -> tuple[list[str], list[str]]:
     sanitize = os.environ.get("SEVENTEEN_SANITIZE") == "1"
     if not sanitize and os.environ.get("SEVENTEEN_DEBUG") != "1":
         # Packing two flag operands into a vector to store them at once costs more than it saves.
-        # Python's flags ask for -g: following each variable through execute.c takes minutes and 2 GB.
+        # Python asks for -g; but to follow variables through execute.c takes minutes and 2 GB.
         return [*common, "-O2", "-g0", "-fno-tree-slp-vectorize"], []
     # Python's own flags define NDEBUG: a debug build is for the assertions.
     debug = [*common, "-O1", "-g", "-fno-var-tracking", "-UNDEBUG"]

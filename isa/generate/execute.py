@@ -43,9 +43,7 @@ class Case:
 
 
 def _is_value(row: Row) -> bool:
-    return (
-        bool(row.access) and set(row.access) <= set("rwua") and "number" not in slots(row)
-    )
+    return bool(row.access) and set(row.access) <= set("rwua") and "number" not in slots(row)
 
 
 def _is_branch(row: Row) -> bool:
@@ -255,7 +253,7 @@ def render_labels() -> str:
 
 
 def render_cases() -> str:
-    """isa_cases.h: the hot ops' code, each after CASE(op id, label), for inside the dispatch loop."""
+    """isa_cases.h: the hot ops' code, each behind CASE(op id, label), inside the dispatch loop."""
     numbered = enumerate(_hot(), FIRST_CASE)
     text = "\n".join(f"CASE({number}, {label}) {{ {code} }}" for number, (label, code) in numbered)
     return f"/* Generated from the instruction table by isa/generate/execute.py. */\n{text}\n"
