@@ -15,7 +15,7 @@ enum { ALL_PAGES = 1 << 20 };
 /* -- Machines ----------------------------------------------------------------------------------- */
 
 static bool allocate_tables(Machine *machine) {
-    machine->page_offset = malloc(ALL_PAGES * sizeof(u64));
+    machine->page_offset = calloc(ALL_PAGES, sizeof(u64));
     machine->page_flags = calloc(ALL_PAGES, 1);
     machine->dirty = calloc(ALL_PAGES, 1);
     machine->page_blocks = calloc(machine->pages + 1, sizeof(Block *));
@@ -36,8 +36,8 @@ Machine *machine_new(uint8_t *memory, uint64_t size) {
         machine_free(machine);
         return NULL;
     }
-    memset(machine->page_offset, 0xFF, ALL_PAGES * sizeof(u64));
-    for (u32 page = 0; page < machine->pages; page++) machine->page_offset[page] = (u64)page << 12;
+    for (u32 page = 0; page < machine->pages; page++)
+        machine->page_offset[page] = ((u64)page << 12) + 1;
     return machine;
 }
 
@@ -65,7 +65,7 @@ void machine_map(Machine *machine, uint32_t page, uint64_t offset) {
     if (page >= ALL_PAGES) return;
     if (offset != ~(u64)0 && (offset & PAGE_MASK || offset + PAGE_SIZE > machine->size)) return;
     if (page < machine->pages) block_store(machine, page << 12, PAGE_SIZE);
-    machine->page_offset[page] = offset;
+    machine->page_offset[page] = offset + 1;
     flush_all_tlbs(machine);
 }
 

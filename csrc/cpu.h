@@ -190,7 +190,7 @@ struct Machine {
     u8 *memory;
     u64 size;
     u32 pages;           /* pages of memory */
-    u64 *page_offset;    /* machine page -> offset in memory, ~0 for none (2^20 entries) */
+    u64 *page_offset;    /* machine page -> offset in memory plus 1, 0 for none (2^20 entries) */
     u8 *page_flags;      /* enum page_flag, by machine page (2^20 entries) */
     u8 *dirty;           /* by machine page */
     Block **page_blocks; /* blocks with bytes in a machine page */

@@ -20,7 +20,7 @@ static bool crosses_page(u32 linear, u32 size) {
 }
 
 u8 *machine_pointer(Machine *machine, u32 address) {
-    u64 offset = machine->page_offset[address >> 12];
+    u64 offset = machine->page_offset[address >> 12] - 1;
     return offset == ~(u64)0 ? NULL : machine->memory + offset + (address & PAGE_MASK);
 }
 
