@@ -75,8 +75,10 @@ void machine_set_flags(Machine *machine, uint32_t page, uint32_t count, uint8_t 
         u8 *flags = &machine->page_flags[page + i];
         u8 own = *flags & PAGE_CODE;
         *flags = (u8)(((*flags & ~clear) | set) & ~PAGE_CODE) | own;
+        if (count == 1) tlb_drop_writes(machine, page << 12);
     }
-    flush_all_tlbs(machine);
+    /* A hypervisor flags page after page: that must not cost it every translation. */
+    if (count > 1 || clear & PAGE_MMIO) flush_all_tlbs(machine);
 }
 
 uint8_t machine_flags(const Machine *machine, uint32_t page) {

@@ -55,6 +55,9 @@ enum page_flag {
 /* What the trace ring records; bits of state.trace. */
 enum trace_kind { TRACE_BLOCK = 1, TRACE_EXEC = 2, TRACE_EVENT = 4 };
 
+/* What an access is, for the walk of the page tables. */
+enum access { ACCESS_READ = 0, ACCESS_WRITE = 2, ACCESS_USER = 4, ACCESS_FETCH = 16 };
+
 /* How an event came about (SDM vol. 3, 6.3 and 6.4). */
 enum event_kind { EVENT_EXCEPTION, EVENT_SOFTWARE, EVENT_EXTERNAL };
 
@@ -173,6 +176,14 @@ typedef struct {
     uint32_t vector, error, cr2, esp, event_kind, cs, eflags, has_error, pad;
 } TraceRecord;
 
+/* What a walk of the page tables found. */
+typedef struct {
+    uint32_t error;                        /* of the page fault that the access raises */
+    uint32_t physical, machine;            /* of the byte */
+    uint32_t writable, user, dirty, large; /* 0 or 1: what the entries say, whatever CR0.WP */
+    uint32_t directory_entry, table_entry; /* as they are after the walk; 0: none */
+} Walked;
+
 /* Counters of the core, for people and tests. */
 typedef struct {
     uint64_t blocks_decoded, blocks_dropped, cache_flushes, chains_made, tlb_misses, lookups,
@@ -231,6 +242,13 @@ uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32
                           uint32_t cpl);
 /* Translate without any side effect. Returns the machine address, or ~0 where not mapped. */
 uint64_t cpu_translate(Cpu *cpu, uint32_t linear);
+/* Walk the page tables for an access (bits of enum access) at a linear address, and set accessed and
+   dirty bits as it would. Returns 1; or 0, with only `error` filled, if it faults. */
+int cpu_walk(Cpu *cpu, uint32_t linear, uint32_t access, Walked *to);
+/* Make the CPU's physical addresses those of a virtual machine: physical page p is machine page
+   frames[p], and there is no memory from page `count` on, nor where frames[p] is 0xFFFFF. The
+   caller keeps `frames`, and flushes the TLB after a change. NULL: physical is machine. */
+void cpu_set_frames(Cpu *cpu, const uint32_t *frames, uint32_t count);
 /* Breakpoints by linear address of an instruction. Returns 0, or -1 if there are too many. */
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear);
 void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear);

@@ -180,15 +180,20 @@ static u32 decode_across(Cpu *cpu, const Window *window, Insn *in, u32 *machine2
     return in->length;
 }
 
-static bool is_breakpoint(const Cpu *cpu, u32 linear) {
-    for (u32 i = 0; i < cpu->breakpoint_count; i++)
-        if (cpu->breakpoints[i] == linear) return true;
+/* Blocks are every CPU's: what one of them has to stop at is marked for all, and each asks whether
+   it is its own when it gets there (run.c). */
+static bool is_marked(const Machine *machine, u32 linear) {
+    for (const Cpu *cpu = machine->cpus; cpu; cpu = cpu->next)
+        if (is_breakpoint(cpu, linear)) return true;
     return false;
 }
 
-static bool is_guarded(const Cpu *cpu, u32 row) {
-    const Intercepts *intercepts = &cpu->state.intercepts;
-    return (intercepts->rows[row / 8] | intercepts->gp_rows[row / 8]) & 1 << row % 8;
+static bool is_guarded(const Machine *machine, u32 row) {
+    for (const Cpu *cpu = machine->cpus; cpu; cpu = cpu->next) {
+        const Intercepts *intercepts = &cpu->state.intercepts;
+        if ((intercepts->rows[row / 8] | intercepts->gp_rows[row / 8]) & 1 << row % 8) return true;
+    }
+    return false;
 }
 
 /* Append an instruction, and before it what must be checked each time it is reached. */
@@ -198,11 +203,11 @@ static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
     u32 linear = cpu->state.seg[SEG_CS].base + block->eip + block->length;
     in.tick = block->ticks;
     in.offset = block->length;
-    if (cpu->breakpoint_count && is_breakpoint(cpu, linear)) {
+    if (is_marked(cpu->machine, linear)) {
         marker.op = OP_BREAK;
         block->insns[(*slot)++] = marker;
     }
-    if (is_guarded(cpu, in.row)) {
+    if (is_guarded(cpu->machine, in.row)) {
         marker.op = OP_GUARD;
         block->insns[(*slot)++] = marker;
     }

@@ -257,6 +257,8 @@ struct Cpu {
     ExitRecord exit;
     TraceRecord *trace; /* ring of TRACE_RING, or NULL */
     u32 trace_head, trace_count;
+    const u32 *frames; /* machine pages of a guest's physical pages, or NULL */
+    u32 frame_count;
     Cpu *next; /* on the machine */
 };
 
@@ -277,6 +279,7 @@ void stop_after(Cpu *cpu, u32 reason);
 void resume_at_stop(Cpu *cpu);
 void guard(Cpu *cpu, const Insn *in);
 void report_breakpoint(Cpu *cpu, const Insn *in);
+bool is_breakpoint(const Cpu *cpu, u32 linear);
 /* Derive the mode word and TLB choice anew; call after any change of CPL, segments, EFLAGS.TF,
    debug registers, or CR0. */
 void refresh_mode(Cpu *cpu);
@@ -332,7 +335,6 @@ void machine_store32(Machine *machine, u32 address, u32 value);
 u32 machine_load32(Machine *machine, u32 address);
 
 /* -- paging.c -------------------------------------------------------------------------------- */
-enum access { ACCESS_READ = 0, ACCESS_WRITE = 2, ACCESS_USER = 4, ACCESS_FETCH = 16 };
 /* Walk the tables for `linear`, set accessed and dirty bits, fill the TLB. Raises #PF. Returns the
    machine address. access: bits of enum access. */
 u32 translate(Cpu *cpu, u32 linear, u32 access);

@@ -32,17 +32,28 @@ enum {
 /* Bits of a page fault's error code; "write" and "user" are those of enum access. */
 enum { ERROR_PRESENT = 1, ERROR_RESERVED = 8 };
 
-enum { SPACES = 0xFFF, LARGE_MASK = 0x3FFFFF, NO_TAG = 0xFFFFFFFFu };
+enum { SPACES = 0xFFF, LARGE_MASK = 0x3FFFFF };
+static const u32 NO_TAG = 0xFFFFFFFFu, NO_FRAME = 0xFFFFF000u;
 
 typedef struct {
-    u32 error;   /* of the page fault, if it fails */
-    u32 machine; /* address of the byte */
-    u32 steps;   /* entries read */
+    u32 error;    /* of the page fault, if it fails */
+    u32 physical; /* address of the byte */
+    u32 machine;  /* the same, as the machine has it */
+    u32 steps;    /* entries read */
+    u32 rights;   /* what all entries allow: ENTRY_WRITABLE, ENTRY_USER */
     bool large;
     bool writable; /* at the privilege of the access */
-    u32 at[2];     /* where the entries stand: directory, table */
+    u32 at[2];     /* machine addresses of the entries: directory, table */
     u32 entry[2];
 } Walk;
+
+/* The machine address of a physical one: the same, unless the CPU is a virtual machine's. Where
+   there is no frame it leads beyond all memory. */
+static u32 machine_address(const Cpu *cpu, u32 physical) {
+    u32 page = physical >> 12;
+    if (likely(cpu->frames == NULL)) return physical;
+    return (page < cpu->frame_count ? cpu->frames[page] << 12 : NO_FRAME) | (physical & PAGE_MASK);
+}
 
 /* With these rights on the way, may the access be made? */
 static bool allowed(const Cpu *cpu, u32 rights, u32 access, bool *writable) {
@@ -57,7 +68,7 @@ static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
     u32 rights;
     w->error = access & (ACCESS_WRITE | ACCESS_USER);
     w->steps = 1;
-    w->at[0] = PAGE_OF(state->cr3) + (linear >> 22) * 4;
+    w->at[0] = machine_address(cpu, PAGE_OF(state->cr3) + (linear >> 22) * 4);
     w->entry[0] = machine_load32(cpu->machine, w->at[0]);
     if (!(w->entry[0] & ENTRY_PRESENT)) return false;
     rights = w->entry[0];
@@ -68,10 +79,10 @@ static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
             w->error |= ERROR_RESERVED;
             return false;
         }
-        w->machine = (w->entry[0] & ~(u32)LARGE_MASK) | (linear & LARGE_MASK);
+        w->physical = (w->entry[0] & ~(u32)LARGE_MASK) | (linear & LARGE_MASK);
     } else {
         w->steps = 2;
-        w->at[1] = PAGE_OF(w->entry[0]) + (linear >> 12 & 1023) * 4;
+        w->at[1] = machine_address(cpu, PAGE_OF(w->entry[0]) + (linear >> 12 & 1023) * 4);
         w->entry[1] = machine_load32(cpu->machine, w->at[1]);
         if (!(w->entry[1] & ENTRY_PRESENT)) return false;
         w->error |= ERROR_PRESENT;
@@ -80,8 +91,10 @@ static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
             return false;
         }
         rights &= w->entry[1];
-        w->machine = PAGE_OF(w->entry[1]) | (linear & PAGE_MASK);
+        w->physical = PAGE_OF(w->entry[1]) | (linear & PAGE_MASK);
     }
+    w->rights = rights & (ENTRY_WRITABLE | ENTRY_USER);
+    w->machine = machine_address(cpu, w->physical);
     return allowed(cpu, rights, access, &w->writable);
 }
 
@@ -135,7 +148,7 @@ u32 translate(Cpu *cpu, u32 linear, u32 access) {
     Walk w;
     cpu->machine->stats.tlb_misses++;
     if (!(cpu->state.cr0 & CR0_PG)) {
-        w.machine = linear;
+        w.machine = machine_address(cpu, linear);
         w.writable = true;
     } else {
         if (!walk(cpu, linear, access, &w)) raise_page_fault(cpu, linear, w.error);
@@ -153,10 +166,45 @@ u32 translate(Cpu *cpu, u32 linear, u32 access) {
 u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error) {
     Walk w;
     *error = 0;
-    if (!(cpu->state.cr0 & CR0_PG)) return linear;
+    if (!(cpu->state.cr0 & CR0_PG)) return machine_address(cpu, linear);
     if (walk(cpu, linear, access, &w)) return w.machine;
     *error = w.error;
     return ~(u64)0;
+}
+
+static void walk_unpaged(const Cpu *cpu, u32 linear, Walked *to) {
+    to->physical = linear;
+    to->machine = machine_address(cpu, linear);
+    to->writable = to->user = to->dirty = 1;
+}
+
+int cpu_walk(Cpu *cpu, uint32_t linear, uint32_t access, Walked *to) {
+    Walk w;
+    memset(to, 0, sizeof *to);
+    if (!(cpu->state.cr0 & CR0_PG)) {
+        walk_unpaged(cpu, linear, to);
+        return 1;
+    }
+    if (!walk(cpu, linear, access, &w)) {
+        to->error = w.error;
+        return 0;
+    }
+    set_used(cpu, &w, access);
+    *to = (Walked){.physical = w.physical,
+                   .machine = w.machine,
+                   .writable = (w.rights & ENTRY_WRITABLE) != 0,
+                   .user = (w.rights & ENTRY_USER) != 0,
+                   .dirty = (w.entry[w.large ? 0 : 1] & ENTRY_DIRTY) != 0,
+                   .large = w.large,
+                   .directory_entry = w.entry[0],
+                   .table_entry = w.large ? 0 : w.entry[1]};
+    return 1;
+}
+
+void cpu_set_frames(Cpu *cpu, const uint32_t *frames, uint32_t count) {
+    cpu->frames = frames;
+    cpu->frame_count = count;
+    tlb_flush(cpu);
 }
 
 void tlb_clear(Cpu *cpu) {

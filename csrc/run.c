@@ -195,8 +195,15 @@ void guard(Cpu *cpu, const Insn *in) {
     if (intercepts->rows[byte] & bit) leave(cpu, EXIT_INTERCEPT);
 }
 
+bool is_breakpoint(const Cpu *cpu, u32 linear) {
+    for (u32 i = 0; i < cpu->breakpoint_count; i++)
+        if (cpu->breakpoints[i] == linear) return true;
+    return false;
+}
+
 void report_breakpoint(Cpu *cpu, const Insn *in) {
     u32 eip = cpu->block->eip + in->offset;
+    if (!is_breakpoint(cpu, cpu->state.seg[SEG_CS].base + eip)) return;
     if (cpu->step_over && cpu->step_over_eip == eip) {
         cpu->step_over = 0;
         return;
