@@ -12,10 +12,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from emulator import elf
 from emulator.elf import Segment
@@ -65,25 +64,22 @@ class Program(LabelledProgram, Protocol):
     def entry(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """A boot module: its bytes, and the string that goes with it."""
 
     data: bytes
     string: str
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """What goes into memory (machine addresses), and the registers that differ from reset."""
 
     segments: tuple[Segment, ...]
     registers: dict[str, int]
-    symbols: Symbols = field(default_factory=Symbols)
+    symbols: Symbols
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     """A multiboot header, and where in the image it stands."""
 
     offset: int

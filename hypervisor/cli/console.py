@@ -95,11 +95,9 @@ class Console:
         try:
             return machine.run(max_ticks)
         except QuitRequest:
-            from dataclasses import replace
-
             from emulator.result import Stop as MachineStop
 
             # The request came while a device was being asked: nothing more is to run.
             result = machine.run(machine.ticks)
             stop = MachineStop.REQUESTED
-            return replace(result, stop=stop, status=stop.status, reason="ended by Ctrl-A X")
+            return result._replace(stop=stop, status=stop.status, reason="ended by Ctrl-A X")
