@@ -13,7 +13,6 @@ import os
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from emulator import elf
@@ -90,7 +89,7 @@ class _Header(NamedTuple):
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """A whole file; LoadError, without its name, if it cannot be or is larger than is sensible."""
     try:
-        with Path(path).open("rb") as stream:
+        with open(path, "rb") as stream:
             data = stream.read(LARGEST_FILE + 1)
     except OSError as error:
         raise LoadError(error.strerror or "cannot be read") from error
