@@ -9,8 +9,7 @@ answers, reads are all ones and writes are lost. Read devices/device.py for the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from emulator.errors import MachineError
 
@@ -21,13 +20,12 @@ PORTS: Final = 0x10000
 PAGE: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A range of ports or machine addresses, and who answers there."""
 
     name: str
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a tuple's method, which nobody needs
     read: Read
     write: Write
     width: int = 1  #: bytes the device takes at once: 1, 2 or 4

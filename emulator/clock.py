@@ -10,8 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 #: The guest's speed by its own clocks. 100 million instructions a second is about what the core
 #: runs, so guest seconds and wall seconds are alike where a person watches.
@@ -77,8 +76,7 @@ class Clock:
         self._settle()
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """Bytes from outside for a device, stamped with guest time. No bytes: there will be no more."""
 
     tick: int

@@ -8,8 +8,7 @@ ABI, chapters 4 and 5, and its IA-32 supplement. Read loader.py next.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from emulator.errors import LoadError
 
@@ -21,8 +20,7 @@ TYPE_EXECUTABLE, MACHINE_386 = 2, 3
 PT_LOAD: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Bytes to lie at a machine address; zeros follow up to `size` bytes."""
 
     address: int
@@ -34,8 +32,7 @@ class Segment:
         return self.address + self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Elf:
+class Elf(NamedTuple):
     """A parsed executable; addresses are physical."""
 
     entry: int

@@ -12,10 +12,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from emulator import elf
 from emulator.elf import Segment
@@ -65,25 +63,22 @@ class Program(LabelledProgram, Protocol):
     def entry(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """A boot module: its bytes, and the string that goes with it."""
 
     data: bytes
     string: str
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """What goes into memory (machine addresses), and the registers that differ from reset."""
 
     segments: tuple[Segment, ...]
     registers: dict[str, int]
-    symbols: Symbols = field(default_factory=Symbols)
+    symbols: Symbols
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     """A multiboot header, and where in the image it stands."""
 
     offset: int
@@ -94,7 +89,7 @@ class _Header:
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """A whole file; LoadError, without its name, if it cannot be or is larger than is sensible."""
     try:
-        with Path(path).open("rb") as stream:
+        with open(path, "rb") as stream:
             data = stream.read(LARGEST_FILE + 1)
     except OSError as error:
         raise LoadError(error.strerror or "cannot be read") from error

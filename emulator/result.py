@@ -6,9 +6,8 @@ Read machine.py for who decides it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from emulator.core import Fault, Registers
 
@@ -33,8 +32,7 @@ class Stop(Enum):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a run leaves behind. Ticks are guest time, cycles machine time."""
 
     stop: Stop
@@ -63,6 +61,6 @@ class Result:
             "ticks": self.ticks,
             "cycles": self.cycles,
             "exits": dict(sorted(self.exits.items())),
-            "registers": asdict(self.registers),
-            "faults": [asdict(fault) for fault in self.faults],
+            "registers": self.registers._asdict(),
+            "faults": [fault._asdict() for fault in self.faults],
         }

@@ -8,18 +8,17 @@ the value and one. The last of the devices: go back to machine.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from emulator.devices.device import Device, Platform
+from emulator.devices.device import Device, Platform, State
 
 #: Exit statuses are a guest's up to this; what is above is the host's to choose.
 LAST_GUEST_STATUS: Final = 63
 
 
-@dataclass(slots=True)
-class DebugState:
-    code: int = 0
+class DebugState(State):
+    def __init__(self) -> None:
+        self.code = 0  #: the last byte written
 
 
 class DebugExit(Device):

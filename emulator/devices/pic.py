@@ -9,11 +9,9 @@ Source: Intel 8259A data sheet. Left out: MCS-80 mode, buffered mode. Read pit.p
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import Any, Final
 
-from emulator.devices.device import Device, Platform, restore
+from emulator.devices.device import Device, Platform, State
 
 FIRST: Final = 0x20
 SECOND: Final = 0xA0
@@ -28,24 +26,24 @@ ICW4_AUTO_EOI, ICW4_NESTED = 0x02, 0x10
 OCW3, OCW3_POLL, OCW3_READ, OCW3_READ_ISR, OCW3_MASK, OCW3_SPECIAL = 0x08, 4, 2, 1, 0x40, 0x20
 
 
-@dataclass(slots=True)
-class Chip:
+class Chip(State):
     """One 8259A. Sets of lines are bit masks."""
 
-    base: int = 0  #: vector of line 0
-    step: int = 1  #: the ICW awaited next; 1: never initialised; 0: at work
-    lines: int = 0  #: levels
-    latched: int = 0  #: edge-triggered requests
-    imr: int = 0
-    isr: int = 0
-    level: int = 0  #: level-triggered lines
-    lowest: int = 7  #: the line of lowest priority
-    icw1: int = 0
-    icw4: int = 0
-    rotate_auto: bool = False
-    special_mask: bool = False
-    read_isr: bool = False
-    poll: bool = False
+    def __init__(self) -> None:
+        self.base = 0  #: vector of line 0
+        self.step = 1  #: the ICW awaited next; 1: never initialised; 0: at work
+        self.lines = 0  #: levels
+        self.latched = 0  #: edge-triggered requests
+        self.imr = 0
+        self.isr = 0
+        self.level = 0  #: level-triggered lines
+        self.lowest = 7  #: the line of lowest priority
+        self.icw1 = 0
+        self.icw4 = 0
+        self.rotate_auto = False
+        self.special_mask = False
+        self.read_isr = False
+        self.poll = False
 
     @property
     def irr(self) -> int:
@@ -98,9 +96,8 @@ class Chip:
     def command(self, value: int) -> None:
         """A write to the even port."""
         if value & ICW1:
-            fresh = Chip(lines=self.lines, level=self.level, base=self.base, step=2, icw1=value)
-            for field in dataclasses.fields(Chip):
-                setattr(self, field.name, getattr(fresh, field.name))
+            kept = {"lines": self.lines, "level": self.level, "base": self.base}
+            self.load({**Chip().save(), **kept, "step": 2, "icw1": value})
         elif value & OCW3:
             self.poll = bool(value & OCW3_POLL)
             if value & OCW3_READ:
@@ -147,10 +144,18 @@ class Chip:
         return 4 if self.icw1 & ICW1_ICW4 else 0
 
 
-@dataclass(slots=True)
-class PicState:
-    chips: tuple[Chip, Chip]
-    output: bool = False
+class PicState(State):
+    def __init__(self) -> None:
+        self.chips = (Chip(), Chip())
+        self.output = False
+
+    def save(self) -> dict[str, Any]:
+        return {"chips": [chip.save() for chip in self.chips], "output": self.output}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        for chip, plain in zip(self.chips, saved["chips"], strict=True):
+            chip.load(plain)
+        self.output = saved["output"]
 
 
 class Pic(Device):
@@ -161,7 +166,7 @@ class Pic(Device):
 
     def __init__(self, platform: Platform) -> None:
         super().__init__(platform)
-        self.state = PicState((Chip(), Chip()))
+        self.state = PicState()
 
     def set_line(self, line: int, level: bool) -> None:
         """Drive line 0 to 15 (2 is the cascade's own)."""
@@ -233,13 +238,3 @@ class Pic(Device):
         if output != state.output:
             state.output = output
             self.platform.set_interrupt(output)
-
-    def save(self) -> dict[str, Any]:
-        return {
-            "chips": [dataclasses.asdict(chip) for chip in self.state.chips],
-            "output": self.state.output,
-        }
-
-    def load(self, saved: dict[str, Any]) -> None:
-        first, second = (restore(Chip, chip) for chip in saved["chips"])
-        self.state = PicState((first, second), saved["output"])

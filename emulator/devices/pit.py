@@ -12,12 +12,10 @@ Read rtc.py next.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from emulator.clock import tick_of, units_at
-from emulator.devices.device import Device, Platform, restore
+from emulator.devices.device import Device, Platform, State
 
 HERTZ: Final = 1_193_182
 CONTROL: Final = 0x43
@@ -29,24 +27,26 @@ PERIODIC: Final = (2, 3)  #: modes that go on for ever; modes 1 and 5 wait for a
 PULSED: Final = (2, 4, 5)  #: modes whose OUT is low for one clock
 
 
-@dataclass(slots=True)
-class Channel:
+class Channel(State):
     """One counter. Clocks are absolute; counts are 1 to 65536."""
 
-    mode: int = 3
-    access: int = BOTH
-    bcd: bool = False
-    gate: bool = True
-    count: int | None = None  #: None: no count written since the control word
-    start: int | None = None  #: the clock at which counting began; None: it has not
-    frozen: int | None = None  #: clocks counted when the gate fell
-    #: a count written while another runs: the count, the clock at which it is loaded, the start of
-    #: its (perhaps half) period then
-    pending: list[int] | None = None
-    low_byte: int | None = None  #: written, its high byte still to come
-    high_next: bool = False  #: the next read yields the high byte
-    latch: int | None = None
-    status: int | None = None
+    def __init__(
+        self, mode: int = 3, access: int = BOTH, bcd: bool = False, gate: bool = True
+    ) -> None:
+        self.mode = mode
+        self.access = access
+        self.bcd = bcd
+        self.gate = gate
+        self.count: int | None = None  #: None: no count written since the control word
+        self.start: int | None = None  #: the clock at which counting began; None: it has not
+        self.frozen: int | None = None  #: clocks counted when the gate fell
+        #: a count written while another runs: the count, the clock at which it is loaded, the start
+        #: of its (perhaps half) period then
+        self.pending: list[int] | None = None
+        self.low_byte: int | None = None  #: written, its high byte still to come
+        self.high_next = False  #: the next read yields the high byte
+        self.latch: int | None = None
+        self.status: int | None = None
 
     def elapsed(self, clock: int) -> int | None:
         """Clocks counted; None: not counting."""
@@ -117,7 +117,7 @@ class Channel:
                 edge = half
         return self.start + edge if self.start + edge > clock else None
 
-    def load(self, raw: int, clock: int) -> None:
+    def load_count(self, raw: int, clock: int) -> None:
         """A whole count has been written; it counts from the next clock, or after this period."""
         text = f"{raw:04x}"
         value = int(text) if self.bcd and text.isdecimal() else raw
@@ -162,10 +162,18 @@ class Channel:
                 self.count, self.pending = self.pending[0], None
 
 
-@dataclass(slots=True)
-class PitState:
-    channels: list[Channel] = field(default_factory=lambda: [Channel() for _ in range(3)])
-    speaker: int = 0  #: bits 0 and 1 of port 0x61
+class PitState(State):
+    def __init__(self) -> None:
+        self.channels = [Channel(), Channel(), Channel(gate=False)]
+        self.speaker = 0  #: bits 0 and 1 of port 0x61
+
+    def save(self) -> dict[str, Any]:
+        return {"channels": [channel.save() for channel in self.channels], "speaker": self.speaker}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        for channel, plain in zip(self.channels, saved["channels"], strict=True):
+            channel.load(plain)
+        self.speaker = saved["speaker"]
 
 
 class Pit(Device):
@@ -177,7 +185,6 @@ class Pit(Device):
     def __init__(self, platform: Platform) -> None:
         super().__init__(platform)
         self.state = PitState()
-        self.state.channels[2].gate = False
         platform.set_irq(0, True)
 
     @property
@@ -258,9 +265,9 @@ class Pit(Device):
         channel = self.state.channels[number]
         channel.settle(clock)
         if channel.access == LOW:
-            channel.load(value, clock)
+            channel.load_count(value, clock)
         elif channel.access == HIGH:
-            channel.load(value << 8, clock)
+            channel.load_count(value << 8, clock)
         elif channel.low_byte is None:
             channel.low_byte = value
             if channel.mode == 0:  # the first byte stops it
@@ -268,7 +275,7 @@ class Pit(Device):
         else:
             whole = value << 8 | channel.low_byte
             channel.low_byte = None
-            channel.load(whole, clock)
+            channel.load_count(whole, clock)
         if number == 0:
             self._drive(clock)
 
@@ -289,10 +296,3 @@ class Pit(Device):
             self.platform.cancel(self.name, "edge")
         else:
             self.platform.schedule(self.name, "edge", tick_of(edge, HERTZ))
-
-    def save(self) -> dict[str, Any]:
-        return dataclasses.asdict(self.state)
-
-    def load(self, saved: dict[str, Any]) -> None:
-        channels = [restore(Channel, channel) for channel in saved["channels"]]
-        self.state = PitState(channels, saved["speaker"])

@@ -11,12 +11,11 @@ square wave are left out. Source: Motorola MC146818A data sheet. Read uart.py ne
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Final
 
 from emulator.clock import TICKS_PER_SECOND, tick_of, units_at
-from emulator.devices.device import Device, Platform
+from emulator.devices.device import Device, Platform, State
 
 INDEX: Final = 0x70
 DATA: Final = 0x71
@@ -61,13 +60,13 @@ def date_from_days(days: int) -> tuple[int, int, int]:
     return year + era * 400 + (month <= 2), month, day_of_year - (153 * shifted + 2) // 5 + 1
 
 
-@dataclass(slots=True)
-class RtcState:
-    index: int = 0
-    cmos: list[int] = field(default_factory=lambda: [0] * 128)
-    offset: int = 0  #: seconds since 1970 at tick 0, by this clock
-    weekday_shift: int = 0  #: the guest may call any day Sunday
-    seen: int = 0  #: the tick up to which events are in register C
+class RtcState(State):
+    def __init__(self, offset: int) -> None:
+        self.index = 0
+        self.cmos = [0] * 128
+        self.offset = offset  #: seconds since 1970 at tick 0, by this clock
+        self.weekday_shift = 0  #: the guest may call any day Sunday
+        self.seen = 0  #: the tick up to which events are in register C
 
 
 class Rtc(Device):

@@ -13,11 +13,10 @@ Semiconductor PC16550D data sheet. Read debug.py next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from emulator.clock import TICKS_PER_SECOND
-from emulator.devices.device import Device, Platform
+from emulator.devices.device import Device, Platform, State
 
 COM1: Final = 0x3F8
 LINE: Final = 4
@@ -40,24 +39,24 @@ MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD = 0x10, 0x20, 0x40, 0x80
 LOOPED: Final = ((MCR_DTR, MSR_DSR), (MCR_RTS, MSR_CTS), (MCR_OUT1, MSR_RI), (MCR_OUT2, MSR_DCD))
 
 
-@dataclass(slots=True)
-class UartState:
-    ier: int = 0
-    fcr: int = 0
-    lcr: int = 3
-    mcr: int = 0
-    msr: int = MSR_CTS | MSR_DSR | MSR_DCD  #: somebody is connected and ready
-    scratch: int = 0
-    divisor: int = 1
-    overrun: bool = False
-    transmit_pending: bool = False  #: the transmitter became empty, and nobody has been told
-    timeout: bool = False
-    fifo: list[int] = field(default_factory=list)  #: received, oldest first
-    line: bytes = b""  #: sent to us, not yet arrived
-    next_arrival: int = 0  #: tick before which the line carries no further byte
-    listening: bool = False
-    ended: bool = False  #: no more input will come
-    looks: int = 0  #: reads of the line status since the last byte sent
+class UartState(State):
+    def __init__(self) -> None:
+        self.ier = 0
+        self.fcr = 0
+        self.lcr = 3
+        self.mcr = 0
+        self.msr = MSR_CTS | MSR_DSR | MSR_DCD  #: somebody is connected and ready
+        self.scratch = 0
+        self.divisor = 1
+        self.overrun = False
+        self.transmit_pending = False  #: the transmitter became empty, and nobody has been told
+        self.timeout = False
+        self.fifo: list[int] = []  #: received, oldest first
+        self.line = b""  #: sent to us, not yet arrived
+        self.next_arrival = 0  #: tick before which the line carries no further byte
+        self.listening = False
+        self.ended = False  #: no more input will come
+        self.looks = 0  #: reads of the line status since the last byte sent
 
 
 class Uart(Device):

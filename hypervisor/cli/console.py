@@ -10,7 +10,6 @@ import os
 import select
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -35,7 +34,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 class Console:
     """Where a run's bytes come from and go to; `with` puts a terminal in raw mode and back."""
 
-    def __init__(self, trace_file: Path | None = None) -> None:
+    def __init__(self, trace_file: str | None = None) -> None:
         self._trace_file = trace_file
         self._trace: TextIO = sys.stderr
         self._stack = ExitStack()
@@ -44,7 +43,7 @@ class Console:
     def __enter__(self) -> Console:
         if self._trace_file is not None:
             try:
-                opened = self._trace_file.open("w", encoding="utf-8")
+                opened = open(self._trace_file, "w", encoding="utf-8")
             except (OSError, ValueError) as error:
                 raise StopError(
                     Stop.BAD_INPUT, f"{self._trace_file}: cannot write: {error}"
@@ -95,11 +94,9 @@ class Console:
         try:
             return machine.run(max_ticks)
         except QuitRequest:
-            from dataclasses import replace
-
             from emulator.result import Stop as MachineStop
 
             # The request came while a device was being asked: nothing more is to run.
             result = machine.run(machine.ticks)
             stop = MachineStop.REQUESTED
-            return replace(result, stop=stop, status=stop.status, reason="ended by Ctrl-A X")
+            return result._replace(stop=stop, status=stop.status, reason="ended by Ctrl-A X")

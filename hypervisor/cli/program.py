@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hypervisor.cli.files import read_file
 from hypervisor.cli.status import Stop, StopError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from isa.assembler import Program
 
 SOURCE_SUFFIXES = (".asm", ".s", ".nasm")
@@ -33,24 +34,26 @@ class Loadable(NamedTuple):
     image: Callable[[], bytes]
 
 
-def find_program(word: str, include: Sequence[Path] = ()) -> Loadable:
+def find_program(word: str, include: Sequence[str] = ()) -> Loadable:
     """What PROGRAM stands for. StopError, or the packages' own errors, if it stands for nothing."""
-    path = Path(word)
+    _, suffix = os.path.splitext(word)
     if os.path.exists(word):
-        if path.suffix.lower() in SOURCE_SUFFIXES:
-            return assembled(word, path, include)
-        image = read_file(path)
+        if suffix.lower() in SOURCE_SUFFIXES:
+            return assembled(word, include)
+        image = read_file(word)
         return Loadable(word, word, lambda: image)
-    if os.sep in word or path.suffix:
+    if os.sep in word or suffix:
         raise StopError(Stop.MISSING, f"{word}: No such file or directory")
     return guest_program(word)
 
 
-def assembled(name: str, path: Path, include: Sequence[Path]) -> Loadable:
+def assembled(name: str, include: Sequence[str]) -> Loadable:
     """A source as a program: an ELF if it has a multiboot header, as it is if it has none."""
+    from pathlib import Path
+
     from hypervisor.cli.asm import assemble_program
 
-    program = assemble_program(path, include, {})
+    program = assemble_program(Path(name), [Path(folder) for folder in include], {})
     if MULTIBOOT_HEADER in program.flat()[:HEADER_WITHIN]:
         return Loadable(name, program.elf(), program.elf)
     return Loadable(name, program, program.elf)
@@ -72,6 +75,7 @@ def guest_program(name: str) -> Loadable:
 def fingerprint(folders: Sequence[Path]) -> str:
     """A hash of all sources in these folders and of the packages that assemble them."""
     import hashlib
+    from pathlib import Path
 
     import isa
 
@@ -89,6 +93,8 @@ def fingerprint(folders: Sequence[Path]) -> str:
 
 def cached(name: str, make: Callable[[], bytes]) -> bytes:
     """The bytes kept as `name` in the cache directory, or else made and, if possible, kept."""
+    from pathlib import Path
+
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(base) / "seventeen"
     try:

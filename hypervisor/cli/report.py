@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypervisor.cli.files import write_file
@@ -56,7 +55,7 @@ def as_json(result: Result, name: str, technique: str, seconds: float) -> dict[s
     return {"program": name, "technique": technique, **result.to_json(), "wall": wall}
 
 
-def write_json(path: Path, result: Result, name: str, technique: str, seconds: float) -> None:
+def write_json(path: str, result: Result, name: str, technique: str, seconds: float) -> None:
     """Write the result to a file."""
     import json
 

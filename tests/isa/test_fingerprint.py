@@ -10,7 +10,7 @@ import pytest
 
 from isa import fingerprint
 
-ROOT = fingerprint.HERE.parent
+ROOT = Path(fingerprint.HERE).parent
 
 
 def test_it_covers_every_module_that_the_headers_are_made_of() -> None:
