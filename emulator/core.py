@@ -39,9 +39,11 @@ ExitReason: Final[Any] = _mirror(IntEnum, "ExitReason", "exit_reason", "EXIT_")
 Unsupported: Final[Any] = _mirror(IntEnum, "Unsupported", "unsupported", "UNSUPPORTED_")
 PageFlag: Final[Any] = _mirror(IntFlag, "PageFlag", "page_flag", "PAGE_")
 TraceKind: Final[Any] = _mirror(IntFlag, "TraceKind", "trace_kind", "TRACE_")
+Access: Final[Any] = _mirror(IntFlag, "Access", "access", "ACCESS_")
 EventKind: Final[Any] = _mirror(IntEnum, "EventKind", "event_kind", "EVENT_")
 
 EFLAGS_IF: Final = 0x200
+NOT_MAPPED: Final = (1 << 64) - 1  #: what cpu_translate returns for want of an address
 
 GENERAL: Final = tuple(
     name.lower()
@@ -135,6 +137,7 @@ class Cpu:
         self._exit = lib.cpu_exit(self.pointer)
         self._head = memoryview(ffi.buffer(self._exit, _HEAD.size))
         self._data = memoryview(ffi.buffer(self._exit.data))
+        self._walked = ffi.new("Walked *")
         # One C call each, with nothing of Python between: these three are every exit's.
         #: Run until a tick or an earlier exit; returns its reason.
         self.run: Callable[[int], int] = partial(lib.cpu_run, self.pointer)
@@ -187,6 +190,13 @@ class Cpu:
         reason: int = lib.cpu_interrupt(self.pointer, vector)
         return reason
 
+    def inject(self, vector: int, error: int | None = None) -> int:
+        """Deliver an exception as if it had arisen at EIP; 0, or the reason of a further exit."""
+        has_error = error is not None
+        kind = EventKind.EXCEPTION
+        reason: int = lib.cpu_inject(self.pointer, vector, kind, has_error, error or 0)
+        return reason
+
     def request_exit(self) -> None:
         """Make `run` return soon; may be called from a signal handler or another thread."""
         lib.cpu_request_exit(self.pointer)
@@ -224,6 +234,38 @@ class Cpu:
         buffer = ffi.new("uint8_t[]", max(size, 1))
         done = lib.cpu_read_linear(self.pointer, linear & 0xFFFF_FFFF, buffer, size, cpl)
         return bytes(ffi.buffer(buffer, done))
+
+    def walk(self, linear: int, access: int) -> Any:
+        """Walk the page tables for an access (`Access`), setting accessed and dirty bits.
+
+        Returns the core's Walked, good until the next call; None if the access faults.
+        """
+        allowed = lib.cpu_walk(self.pointer, linear, access, self._walked)
+        return self._walked if allowed else None
+
+    @property
+    def walk_error(self) -> int:
+        """The page fault's error code of a walk that returned None."""
+        error: int = self._walked.error
+        return error
+
+    def translate(self, linear: int) -> int | None:
+        """The machine address behind a linear one, without any effect; None if unmapped."""
+        address: int = lib.cpu_translate(self.pointer, linear & 0xFFFF_FFFF)
+        return None if address == NOT_MAPPED else address
+
+    def set_frames(self, frames: Any, count: int) -> None:
+        """Make physical addresses those of a virtual machine; csrc/api.h, cpu_set_frames."""
+        self._frames = frames  # the core keeps only a pointer
+        lib.cpu_set_frames(self.pointer, frames, count)
+
+    def flush_tlb(self) -> None:
+        """Forget all cached translations."""
+        lib.cpu_flush_tlb(self.pointer)
+
+    def invalidate_page(self, linear: int) -> None:
+        """Forget the cached translation of a page."""
+        lib.cpu_invalidate_page(self.pointer, linear)
 
     def save(self) -> bytes:
         """The whole CPU, TLB included."""

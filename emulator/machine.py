@@ -67,9 +67,7 @@ class Machine:
     ) -> None:
         if machine not in MACHINES:
             raise MachineError(f"machine {machine!r}: expected {' or '.join(MACHINES)}")
-        self.memory = Memory(parse_size(ram))
-        self.memory.unmap(HOLE)
-        self.cpu = Cpu(self.memory.machine)
+        self.memory, self.cpu = self._build(parse_size(ram))
         self._output = bytearray()
         self.board = Board(
             ram=self.memory.size,
@@ -96,6 +94,12 @@ class Machine:
         if trace:
             self._start_trace(trace, trace_out)
         self._reset()
+
+    def _build(self, ram: int) -> tuple[Memory, Cpu]:
+        """Memory of `ram` bytes and a CPU; a virtual machine has its own idea of them."""
+        memory = Memory(ram)
+        memory.unmap(HOLE)
+        return memory, Cpu(memory.machine)
 
     def _exit_table(self) -> list[Callable[[], None]]:
         """What serves each exit reason, by its number. The rest stop the machine."""
@@ -158,7 +162,7 @@ class Machine:
         if self._stop in PAUSES:
             self._stop = None
         clock, state, exits, handlers = self.board.clock, self.cpu.state, self.exits, self._handlers
-        run = self.cpu.run if self._tracer is None else self._run_traced
+        run = self._runner()
         clock.now = state.tick
         if self.halted and self._stop is None:
             self._sleep()
@@ -176,6 +180,10 @@ class Machine:
             exits[reason] += 1
             handlers[reason]()
         return self._result()
+
+    def _runner(self) -> Callable[[int], int]:
+        """What runs the CPU until a tick, or an earlier exit whose reason it returns."""
+        return self.cpu.run if self._tracer is None else self._run_traced
 
     def _begin_slice(self) -> int:
         """The tick until which nothing but exits and wake-ups needs a thought."""

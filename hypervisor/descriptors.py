@@ -1,0 +1,191 @@
+"""The shadow GDT and LDT: what the real CPU reads when a guest loads a segment register.
+
+They start empty. A load then faults, and `fill` copies the guest's descriptor, cut to what is safe
+(segments.py), if it is a plain present segment that is marked accessed; the load is tried again.
+All else - gates, system descriptors, what is not accessed yet - is left out, so that such a load
+goes to the scratch CPU, which does with it what the architecture says. The pages that filled
+descriptors came from are traced: before the guest changes one, the shadows of that page are
+emptied.
+
+A segment register that the guest has loaded by itself holds the shadow; `source` knows the
+original.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from emulator.core import Cpu
+from hypervisor import segments
+from hypervisor.monitor import (
+    GDT,
+    LDT,
+    LDT_SELECTOR,
+    MONITOR,
+    TABLE_BYTES,
+    TSS,
+    TSS_BYTES,
+    TSS_SELECTOR,
+)
+from hypervisor.segments import Segment
+
+if TYPE_CHECKING:
+    from hypervisor.monitor import Monitor
+
+TABLE_INDICATOR: Final = 4  #: of a selector: it names the LDT
+HIGH_ACCESSED: Final = 1 << 8
+HIGH_MEMORY: Final = 1 << 12
+HIGH_PRESENT: Final = 1 << 15
+SYSTEM_TSS: Final = 0x89
+SYSTEM_LDT: Final = 0x82
+PAIR: Final = struct.Struct("<II")
+
+
+def key_of(selector: int) -> int:
+    """What tells descriptors apart: the selector without its RPL."""
+    return selector & 0xFFFC
+
+
+class Descriptors:
+    """The shadows of one virtual CPU's GDT and LDT.
+
+    code_end, data_end: linear addresses where code and data segments are cut. trace(page) has
+    stores to a guest page reported to `forget_page`.
+    """
+
+    def __init__(
+        self,
+        cpu: Cpu,
+        monitor: Monitor,
+        guest_page: Mapping[int, int],
+        trace: Callable[[int], None],
+        code_end: int = MONITOR,
+        data_end: int = MONITOR,
+    ) -> None:
+        self._cpu = cpu
+        self._monitor = monitor
+        self._trace = trace
+        self._guest_page = guest_page  #: machine page -> guest page
+        self.code_end = code_end
+        self.data_end = data_end
+        self.filled = 0  #: how often a descriptor was copied
+        self._sources: dict[int, Segment] = {}
+        self._pages: dict[int, set[int]] = defaultdict(set)  #: guest page -> keys
+        self._places: dict[int, int] = {}  #: linear page of filled descriptors -> guest page
+        self._tables = self._table_registers()
+        self._write_system()
+
+    def _write_system(self) -> None:
+        """The descriptors that the real TR and LDTR come from."""
+        for selector, kind, base, size in (
+            (TSS_SELECTOR, SYSTEM_TSS, TSS, TSS_BYTES),
+            (LDT_SELECTOR, SYSTEM_LDT, LDT, TABLE_BYTES),
+        ):
+            pair = segments.encode(Segment(kind, base, size - 1))
+            self._monitor.write(GDT + selector, PAIR.pack(*pair))
+
+    def _table_registers(self) -> tuple[int, ...]:
+        state = self._cpu.state
+        return (
+            state.gdtr.base, state.gdtr.limit,
+            state.ldtr.base, state.ldtr.limit, state.ldtr.attributes,
+        )  # fmt: skip
+
+    # -- what the guest has changed ----------------------------------------------------------------
+
+    def check(self) -> None:
+        """Forget what came from tables that are not the guest's any more, or lie elsewhere now.
+
+        To be called after GDTR, LDTR or the meaning of linear addresses may have changed.
+        """
+        if self._table_registers() != self._tables:
+            self._tables = self._table_registers()
+            self.clear()
+            return
+        for linear, page in self._places.items():
+            if self._page_of(linear) != page:
+                self.clear()
+                return
+
+    def forget_page(self, page: int) -> None:
+        """The guest is about to change, or has just changed, a guest page of descriptors."""
+        for key in self._pages.pop(page, ()):
+            if self._sources.pop(key, None) is not None:
+                self._write(key, (0, 0))
+
+    def clear(self) -> None:
+        """Forget all."""
+        for key in self._sources:
+            self._write(key, (0, 0))
+        self._sources.clear()
+        self._pages.clear()
+        self._places.clear()
+
+    # -- filling -----------------------------------------------------------------------------------
+
+    def fill(self, selector: int) -> bool:
+        """Copy the guest's descriptor; False if it is there already, or is none to copy."""
+        key = key_of(selector)
+        if key in self._sources or not key:
+            return False
+        linear = self._linear(key)
+        if linear is None or self._is_ours(key):
+            return False
+        data = self._cpu.read_linear(linear, 8)
+        if len(data) < 8:
+            return False
+        low, high = PAIR.unpack(data)
+        wanted = HIGH_ACCESSED | HIGH_MEMORY | HIGH_PRESENT
+        source = segments.parse(low, high)
+        shadow = self.shadow(source)
+        if high & wanted != wanted or shadow is None:
+            return False
+        for place in {linear & -4096, (linear + 7) & -4096}:
+            page = self._page_of(place)
+            if page is None:
+                return False
+            self._places[place] = page
+            self._pages[page].add(key)
+            self._trace(page)
+        self._sources[key] = source
+        self._write(key, segments.encode(shadow))
+        self.filled += 1
+        return True
+
+    def shadow(self, source: Segment) -> Segment | None:
+        """What stands for a guest's segment on the real CPU; None if nothing can."""
+        is_code = source.attributes & segments.CODE
+        return segments.cut(source, self.code_end if is_code else self.data_end)
+
+    def source(self, selector: int) -> Segment | None:
+        """The guest's descriptor behind a selector that the real CPU has loaded, or None."""
+        return self._sources.get(key_of(selector))
+
+    def _linear(self, key: int) -> int | None:
+        """Where the guest keeps the descriptor, if its table reaches so far."""
+        state = self._cpu.state
+        table, offset = state.gdtr, key & ~7
+        if key & TABLE_INDICATOR:
+            table = state.ldtr
+            if table.attributes & segments.UNUSABLE:
+                return None
+        if offset + 7 > table.limit:
+            return None
+        linear: int = (table.base + offset) & 0xFFFF_FFFF
+        return linear
+
+    @staticmethod
+    def _is_ours(key: int) -> bool:
+        return key in (TSS_SELECTOR, LDT_SELECTOR)
+
+    def _page_of(self, linear: int) -> int | None:
+        """The guest page at a linear address, without a trace in the guest's page tables."""
+        address = self._cpu.translate(linear)
+        return None if address is None else self._guest_page.get(address >> 12)
+
+    def _write(self, key: int, pair: tuple[int, int]) -> None:
+        base = LDT if key & TABLE_INDICATOR else GDT
+        self._monitor.write(base + (key & ~7), PAIR.pack(*pair))

@@ -1,0 +1,144 @@
+"""Exits: what the real CPU leaves the guest for, and who serves it.
+
+One table, from the core's exit reason to a handler; events have a second one, by vector. A handler
+is called with the machine while the real CPU still holds the guest (world.py); it may interpret,
+fill a shadow, or change the real CPU's registers. It returns
+
+    RESUME   the guest goes on
+    REFLECT  the event in `vm.event` is the guest's own: deliver it through the guest's IDT
+    STOP     the machine has been stopped, and says why
+
+and only the run loop (vm.py) acts on that. Exits are counted by reason; a handler that knows a
+better name than the core's gives it with `vm.count`. Exits of the virtual CPU, while it interprets,
+are those of a bare machine and served by emulator/machine.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from emulator.core import EventKind, ExitReason
+from hypervisor.emulate import EMULATED
+from hypervisor.memory.shadow import Verdict
+from isa.exceptions import EXCEPTIONS
+from isa.table import ROWS
+
+if TYPE_CHECKING:
+    from hypervisor.vm import VirtualMachine
+
+#: Error codes of #GP, #NP, #SS and #TS that name a selector of the GDT or an LDT.
+ERROR_EXTERNAL: Final = 1
+ERROR_IDT: Final = 2
+
+
+class Outcome(Enum):
+    """What becomes of the guest after an exit."""
+
+    RESUME = "resume"
+    REFLECT = "reflect"
+    STOP = "stop"
+
+
+class Event(NamedTuple):
+    """An exception that is the guest's own."""
+
+    vector: int
+    error: int | None = None
+    address: int | None = None  #: CR2, of a page fault
+
+
+Handler = Callable[["VirtualMachine"], Outcome]
+
+
+def _resume(vm: VirtualMachine) -> Outcome:
+    """Nothing happened to the guest: the run loop looks at the time."""
+    del vm
+    return Outcome.RESUME
+
+
+def _event(vm: VirtualMachine) -> Outcome:
+    """An exception or a software interrupt."""
+    record = vm.host.cpu.exit
+    if record.kind == EventKind.SOFTWARE:
+        return _software_interrupt(vm)
+    handler = EVENTS.get(record.vector, _exception)
+    return handler(vm, record)
+
+
+def _software_interrupt(vm: VirtualMachine) -> Outcome:
+    """INT n, INT3, INTO: the guest's gate decides, so the virtual CPU executes it."""
+    vm.count("int")
+    return vm.interpret("int")
+
+
+def _exception(vm: VirtualMachine, record: Any) -> Outcome:
+    """One that means the same in ring 1 as in ring 0."""
+    error = record.error if record.has_error else None
+    vm.count(EXCEPTIONS[record.vector].mnemonic)
+    vm.event = Event(record.vector, error)
+    return Outcome.REFLECT
+
+
+def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
+    """Hidden: the shadows were behind. Traced: a store that they must follow. True: the guest's."""
+    verdict, error = vm.paging.fault(record.linear, record.error)
+    if verdict is Verdict.HIDDEN:
+        vm.count("hidden page fault")
+        if vm.paging.stale:
+            vm.world.refresh()
+        return Outcome.RESUME
+    if verdict is Verdict.TRACED:
+        vm.count("traced store")
+        return vm.interpret("traced store")
+    vm.count("guest page fault")
+    vm.event = Event(record.vector, error, record.linear)
+    return Outcome.REFLECT
+
+
+def _protection(vm: VirtualMachine, record: Any) -> Outcome:
+    """A fault that may be ours: privilege taken away, a segment cut, a descriptor not yet there.
+
+    What the guest's own state makes of the instruction is for the virtual CPU to say; if that
+    faults too, it delivers the fault.
+    """
+    selector = record.error & ~(ERROR_EXTERNAL | ERROR_IDT)
+    if selector and not record.error & ERROR_IDT and vm.descriptors.fill(selector):
+        vm.count("descriptor load")
+        return Outcome.RESUME
+    mnemonic = ROWS[record.row].mnemonic
+    vm.count(mnemonic)
+    emulate = EMULATED.get(mnemonic)
+    if emulate is not None and vm.in_kernel and emulate(vm, record):
+        return Outcome.RESUME
+    return vm.interpret(mnemonic)
+
+
+def _unsupported(vm: VirtualMachine) -> Outcome:
+    vm.stop_unsupported()
+    return Outcome.STOP
+
+
+def _requested(vm: VirtualMachine) -> Outcome:
+    vm.stop_requested()
+    return Outcome.STOP
+
+
+#: What serves each exit of the real CPU.
+EXITS: Final[dict[int, Handler]] = {
+    ExitReason.DEADLINE: _resume,
+    ExitReason.TRACE: _resume,
+    ExitReason.EVENT: _event,
+    ExitReason.UNSUPPORTED: _unsupported,
+    ExitReason.REQUEST: _requested,
+}
+
+#: What serves an exception, by vector; the others are reflected.
+EVENTS: Final[dict[int, Callable[[VirtualMachine, Any], Outcome]]] = {
+    10: _protection,  # #TS
+    11: _protection,  # #NP
+    12: _protection,  # #SS
+    13: _protection,  # #GP
+    14: _page_fault,
+}

@@ -1,0 +1,95 @@
+"""A guest's memory: machine frames that the guest takes for one piece of RAM.
+
+Addresses are guest-physical. `frames` says which machine page stands for each guest page; the core
+reads the same array when it walks the guest's page tables (cpu_set_frames). Where a PC has no RAM,
+there is no frame. The interface is that of emulator/memory.py. Read vm.py next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from emulator.core import PageFlag, ffi
+from emulator.loader import HOLE
+from emulator.memory import Memory
+
+if TYPE_CHECKING:
+    from hypervisor.host import Host
+
+PAGE: Final = 4096
+NO_FRAME: Final = 0xFFFFF  #: machine page beyond all memory: reads are all ones, writes are lost
+
+
+class GuestMemory(Memory):
+    """`size` bytes of guest-physical memory in frames of the host's."""
+
+    def __init__(self, host: Host, size: int) -> None:
+        # Not Memory.__init__: the bytes are the host's.
+        self.size = size
+        self._host = host
+        self._machine_memory = host.memory
+        self.count = size // PAGE
+        self.frames: Any = ffi.new("uint32_t[]", [NO_FRAME] * self.count)
+        self.guest_page: dict[int, int] = {}  #: machine page -> guest page
+        hole = range(HOLE.start // PAGE, HOLE.stop // PAGE)
+        for page in range(self.count):
+            if page not in hole:
+                frame = host.allocate()
+                self.frames[page] = frame
+                self.guest_page[frame] = page
+
+    def frame(self, page: int) -> int:
+        """The machine page of a guest page; NO_FRAME where there is none."""
+        return int(self.frames[page]) if page < self.count else NO_FRAME
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes; all ones where there is no memory."""
+        pieces = []
+        while size > 0:
+            step = min(size, PAGE - address % PAGE)
+            frame = self.frame((address & 0xFFFF_FFFF) // PAGE)
+            pieces.append(self._machine_memory.read(frame << 12 | address % PAGE, step))
+            address, size = address + step, size - step
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write through the page flags; what meets no memory is lost."""
+        done = 0
+        while done < len(data):
+            at = address + done
+            step = min(len(data) - done, PAGE - at % PAGE)
+            frame = self.frame((at & 0xFFFF_FFFF) // PAGE)
+            self._machine_memory.write(frame << 12 | at % PAGE, data[done : done + step])
+            done += step
+
+    def watch(self, page: int, watched: bool) -> None:
+        """Have stores to a guest page reported, whoever's they are; or no more."""
+        frame = self.frame(page)
+        flag = PageFlag.WATCHED
+        self._machine_memory.set_flags(
+            range(frame << 12, (frame + 1) << 12),
+            set_=flag if watched else 0,
+            clear=0 if watched else flag,
+        )
+
+    def pages(self) -> Iterator[tuple[int, bytes]]:
+        """The (guest-physical address, bytes) of every page that is not all zero."""
+        zero = bytes(PAGE)
+        for page in range(self.count):
+            if self.frames[page] != NO_FRAME:
+                data = self._machine_memory.read(self.frames[page] << 12, PAGE)
+                if data != zero:
+                    yield page * PAGE, data
+
+    def restore(self, pages: Mapping[int, bytes]) -> None:
+        """Make memory what `pages` yielded."""
+        zero = bytes(PAGE)
+        for offset in {offset for offset, _ in self.pages()} | set(pages):
+            self.write(offset, pages.get(offset, zero))
+
+    def free(self) -> None:
+        """Give the frames back."""
+        for frame in self.guest_page:
+            self._host.free(frame)
+        self.guest_page.clear()

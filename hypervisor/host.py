@@ -1,0 +1,68 @@
+"""The host: one real machine, which virtual machines share.
+
+It owns the machine's memory, frame by frame, and its one real CPU. A virtual machine takes frames
+for its guest's memory, for its monitor area and for its shadow tables; nothing promises that they
+lie side by side. `run` lets several machines take turns by machine time. Read vm.py next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from emulator.core import Cpu
+from emulator.memory import Memory, parse_size
+from hypervisor.errors import HypervisorError
+
+if TYPE_CHECKING:
+    from emulator.result import Result
+    from hypervisor.vm import VirtualMachine
+
+PAGE: Final = 4096
+#: What a virtual machine needs beside its guest's memory: monitor area and shadow tables, in bytes.
+OVERHEAD: Final = 6 << 20
+#: Cycles of machine time that a virtual machine runs before it is another one's turn.
+TURN_CYCLES: Final = 5_000_000
+ZEROS: Final = bytes(PAGE)
+
+
+class Host:
+    """A machine with `ram` bytes for its guests, and one CPU."""
+
+    def __init__(self, ram: str | int = "64M", guests: int = 1) -> None:
+        self.memory = Memory(parse_size(ram) + guests * OVERHEAD)
+        self.cpu = Cpu(self.memory.machine)
+        # Taken from the end: so a guest's frames run against its addresses, and code that took
+        # one for the other would not get far.
+        self._free = list(range(self.memory.size // PAGE))
+        self.machines: list[VirtualMachine] = []
+        #: Whose state the real CPU holds. Only vcpu.py sets it.
+        self.running: Any = None
+
+    @property
+    def free_frames(self) -> int:
+        """How many frames nobody has."""
+        return len(self._free)
+
+    def allocate(self) -> int:
+        """A machine page, with whatever it held before; HypervisorError if there is none."""
+        if not self._free:
+            raise HypervisorError("the machine has no memory left for its virtual machines")
+        return self._free.pop()
+
+    def allocate_zeroed(self) -> int:
+        """A machine page of zeros."""
+        frame = self.allocate()
+        self.memory.write(frame << 12, ZEROS)
+        return frame
+
+    def free(self, frame: int) -> None:
+        """Give a machine page back."""
+        self._free.append(frame)
+
+    def run(self, machines: Sequence[VirtualMachine], max_ticks: int | None = None) -> list[Result]:
+        """Run machines in turns of machine time until each has stopped; their results."""
+        waiting = list(machines)
+        while waiting:
+            waiting = [vm for vm in waiting if not vm.run_turn(TURN_CYCLES, max_ticks)]
+        return [vm.result() for vm in machines]

@@ -1,0 +1,320 @@
+"""Shadow page tables: the tables that the real CPU walks while a guest runs.
+
+The guest's own tables say guest-physical addresses, so hardware cannot use them. For each address
+space of the guest we keep a second set, filled on demand: every page starts absent, and the fault
+tells what is wanted. The core walks the guest's tables as the guest's access would (cpu_walk): if
+that faults it is a true fault, the guest's own; else a hidden one, which the guest never sees, and
+the entry is made. An entry is made writable only when the guest's is dirty, so the dirty bit is set
+when it should be.
+
+Guest tables that have a shadow are traced: write-protected in all shadows, and watched, so that the
+scratch CPU's stores are seen too. A store to one is interpreted, then the entries it changed are
+dropped; if the table is not in the address space that is in use, its whole shadow goes, for a
+kernel that fills a new space writes to it a thousand times. So shadows stay right across CR3
+switches.
+
+A shadow table depends on what its entries mean: the guest's table, the rights of the directory
+entry above it, and CR0.WP. Under virtual WP=0 a kernel may write what is read-only: such a page
+becomes writable for the supervisor and vanishes for the user, until the user asks for it again. The
+real CR0.WP is always 1.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections import OrderedDict, defaultdict
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from emulator.core import Access, Cpu
+from hypervisor.guest_memory import NO_FRAME, GuestMemory
+from hypervisor.monitor import ACCESSED, DIRECTORY_INDEX, DIRTY, PRESENT, USER, WRITABLE
+
+if TYPE_CHECKING:
+    from hypervisor.host import Host
+
+PAGE: Final = 4096
+ENTRIES: Final = 1024
+LARGE: Final = 128  #: of a directory entry: a 4 MiB page, if CR4.PSE
+CR0_PG: Final = 1 << 31
+CR0_WP: Final = 1 << 16
+CR4_PSE: Final = 1 << 4
+#: Shadow tables and directories kept before all are dropped: 4 KiB each.
+MOST_TABLES: Final = 1000
+#: How many entries after the one that faulted are made with it, where they need no bit set.
+PREFETCH: Final = 15
+WORD: Final = struct.Struct("<I")
+READ: Final = int(Access.READ)
+WRITE: Final = int(Access.WRITE)
+AS_USER: Final = int(Access.USER)
+
+
+class Verdict(Enum):
+    """What a page fault on the real CPU was."""
+
+    HIDDEN = "hidden"  #: the entry was missing; it is there now
+    TRUE = "true"  #: the guest's own
+    TRACED = "traced"  #: a store to a traced page: to be interpreted
+
+
+class Key(NamedTuple):
+    """What the entries of a shadow table depend on."""
+
+    kind: str  #: "directory", "table", "large" (a 4 MiB page), "flat" (paging off)
+    page: int  #: guest page of the table; for large and flat the first page mapped
+    rights: int  #: WRITABLE | USER of the directory entry above
+    write_protect: bool  #: CR0.WP
+    extensions: bool  #: CR4.PSE
+    place: int = 0  #: of a large page, whose dirty bit is its entry's own: directory and index
+
+
+class Table:
+    """A shadow table or directory, and what the guest's looked like when last seen."""
+
+    def __init__(self, key: Key, frame: int, copy: array[int] | None) -> None:
+        self.key = key
+        self.frame = frame
+        self.copy = copy  #: the guest's entries, up to accessed bits; None if it has no table
+        self.parents: set[tuple[Table, int]] = set()
+        self.children: dict[int, Table] = {}  #: of a directory
+        self.writable: dict[int, int] = {}  #: index -> guest page, of entries with write rights
+
+
+class ShadowPaging:
+    """The shadows of one virtual CPU.
+
+    cpu: the virtual CPU, whose control registers and guest tables count. real: whose TLB holds
+    what comes of the shadows.
+    """
+
+    def __init__(self, host: Host, memory: GuestMemory, cpu: Cpu, monitor_table: int) -> None:
+        self._host = host
+        self._memory = memory
+        self._cpu = cpu
+        self._monitor_table = monitor_table
+        self.fills = self.drops = 0  #: entries made, entries taken back
+        self.stale = False  #: the real TLB may hold more than the shadows allow
+        self._tables: OrderedDict[Key, Table] = OrderedDict()
+        self._of_page: dict[int, set[Table]] = defaultdict(set)  #: guest page -> shadows of it
+        self._writers: dict[int, set[tuple[Table, int]]] = defaultdict(set)
+        self._traced: set[int] = set()
+        self._others: set[int] = set()  #: pages traced for someone else
+
+    # -- the address space in use ------------------------------------------------------------------
+
+    def root(self) -> int:
+        """Machine address of the shadow directory for the virtual CPU's control registers."""
+        return self._directory().frame << 12
+
+    def _directory(self) -> Table:
+        state = self._cpu.state
+        if not state.cr0 & CR0_PG:
+            return self._table(Key("directory", -1, 0, True, False))
+        protect, extensions = bool(state.cr0 & CR0_WP), bool(state.cr4 & CR4_PSE)
+        return self._table(Key("directory", state.cr3 >> 12, 0, protect, extensions))
+
+    def _table(self, key: Key) -> Table:
+        """The shadow for a key, made empty if there is none."""
+        table = self._tables.get(key)
+        if table is not None:
+            return table
+        if len(self._tables) >= MOST_TABLES or self._host.free_frames < 2:
+            self.clear()
+        is_guests = key.kind == "table" or (key.kind == "directory" and key.page >= 0)
+        copy = array("I", self._memory.read(key.page << 12, PAGE)) if is_guests else None
+        table = self._tables[key] = Table(key, self._host.allocate_zeroed(), copy)
+        if key.kind == "directory":
+            monitor = self._monitor_table << 12 | PRESENT | WRITABLE | ACCESSED
+            self._store(table, DIRECTORY_INDEX, monitor)
+        if is_guests:
+            self._of_page[key.page].add(table)
+            self._protect(key.page)
+        return table
+
+    def _store(self, table: Table, index: int, entry: int) -> None:
+        self._host.memory.write(table.frame << 12 | index * 4, WORD.pack(entry))
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def fault(self, linear: int, error: int) -> tuple[Verdict, int]:
+        """Judge a page fault of the real CPU, by CR2 and error code; of a true one the code."""
+        access = error & (WRITE | AS_USER)
+        walked = self._cpu.walk(linear, access)
+        if walked is None:
+            return Verdict.TRUE, self._cpu.walk_error
+        page = walked.physical >> 12
+        if access & WRITE and page in self._traced:
+            return Verdict.TRACED, 0
+        self._fill(linear, access, walked, page)
+        return Verdict.HIDDEN, 0
+
+    def _fill(self, linear: int, access: int, walked: Any, page: int) -> None:
+        directory = self._directory()
+        upper, index = linear >> 22, linear >> 12 & 1023
+        table = directory.children.get(upper)
+        if not self._cpu.state.cr0 & CR0_PG:
+            table = table or self._link(directory, upper, Key("flat", upper << 10, 0, True, False))
+            self._map(table, index, page, WRITABLE | USER)
+            self._prefetch_flat(table, index)
+            return
+        if table is None:
+            key = self._key_below(directory.key, upper, walked)
+            table = self._link(directory, upper, key)
+        if directory.copy is not None:
+            directory.copy[upper] = walked.directory_entry
+        if table.copy is not None:
+            table.copy[index] = walked.table_entry
+        self._map(table, index, page, self._rights(walked, access))
+        self._prefetch(table, index)
+
+    def _key_below(self, above: Key, upper: int, walked: Any) -> Key:
+        entry = walked.directory_entry
+        rights = entry & (WRITABLE | USER)
+        if walked.large:
+            place = above.page << 10 | upper
+            return Key("large", entry >> 22 << 10, rights, above.write_protect, True, place)
+        return Key("table", entry >> 12, rights, above.write_protect, above.extensions)
+
+    def _rights(self, walked: Any, access: int) -> int:
+        """Rights of the shadow entry for a page that was just accessed so."""
+        rights = USER if walked.user else 0
+        if walked.writable:
+            return rights | (WRITABLE if walked.dirty else 0)
+        # A kernel's store under WP=0: allowed, but to it alone.
+        return WRITABLE if access == WRITE and walked.dirty else rights
+
+    def _link(self, directory: Table, upper: int, key: Key) -> Table:
+        table = self._table(key)
+        if directory.key not in self._tables:  # all shadows went to make room for this one
+            directory = self._directory()
+        directory.children[upper] = table
+        table.parents.add((directory, upper))
+        # The rights are in the entries below.
+        entry = table.frame << 12 | PRESENT | WRITABLE | USER | ACCESSED
+        self._store(directory, upper, entry)
+        return table
+
+    def _map(self, table: Table, index: int, page: int, rights: int) -> None:
+        """Make an entry. Traced pages are never writable."""
+        if page in self._traced:
+            rights &= ~WRITABLE
+        old = table.writable.pop(index, None)
+        if old is not None:
+            self._writers[old].discard((table, index))
+            self.stale = True
+        if rights & WRITABLE:
+            table.writable[index] = page
+            self._writers[page].add((table, index))
+        frame = self._memory.frame(page)
+        self._store(table, index, frame << 12 | PRESENT | ACCESSED | DIRTY | rights)
+        self.fills += 1
+
+    def _prefetch(self, table: Table, index: int) -> None:
+        """Make the entries that follow, as far as the guest's need no accessed bit set."""
+        if table.copy is None:
+            return
+        wanted = PRESENT | ACCESSED
+        for at in range(index + 1, min(index + 1 + PREFETCH, ENTRIES)):
+            entry = table.copy[at]
+            if entry & wanted != wanted or at in table.writable:
+                continue
+            if table.key.extensions and entry & LARGE:
+                continue  # a reserved bit: that page faults
+            rights = entry & table.key.rights
+            if not entry & DIRTY:
+                rights &= ~WRITABLE
+            self._map(table, at, entry >> 12, rights & (WRITABLE | USER))
+
+    def _prefetch_flat(self, table: Table, index: int) -> None:
+        for at in range(index + 1, min(index + 1 + PREFETCH, ENTRIES)):
+            if at not in table.writable and self._memory.frame(table.key.page + at) != NO_FRAME:
+                self._map(table, at, table.key.page + at, WRITABLE | USER)
+
+    # -- tracing -----------------------------------------------------------------------------------
+
+    def trace(self, page: int) -> None:
+        """Have stores to a guest page interpreted and reported, for someone else's sake."""
+        self._others.add(page)
+        self._protect(page)
+
+    def _protect(self, page: int) -> None:
+        if page in self._traced or self._memory.frame(page) == NO_FRAME:
+            return
+        self._traced.add(page)
+        self._memory.watch(page, True)
+        for table, index in self._writers.pop(page, ()):
+            del table.writable[index]
+            self._store(table, index, 0)
+            self.stale = True
+
+    def untrace(self, page: int) -> None:
+        """Nobody else needs to know of stores to a guest page any more."""
+        self._others.discard(page)
+        self._unprotect(page)
+
+    def _unprotect(self, page: int) -> None:
+        if page in self._traced and page not in self._others and not self._of_page.get(page):
+            self._traced.discard(page)
+            self._memory.watch(page, False)
+
+    def written(self, page: int) -> None:
+        """A traced guest page has been written to: drop what no longer holds."""
+        live = self._directory()
+        for table in list(self._of_page.get(page, ())):
+            if table is live or any(parent is live for parent, _ in table.parents):
+                self._compare(table)
+            else:
+                self._drop(table)
+
+    def _compare(self, table: Table) -> None:
+        """Drop the entries for which the guest's have changed."""
+        assert table.copy is not None
+        now = array("I", self._memory.read(table.key.page << 12, PAGE))
+        if now == table.copy:
+            return
+        for index in range(ENTRIES):
+            if now[index] != table.copy[index]:
+                self._drop_entry(table, index)
+        table.copy = now
+
+    def _drop_entry(self, table: Table, index: int) -> None:
+        if table.key.kind == "directory" and index == DIRECTORY_INDEX:
+            return
+        child = table.children.pop(index, None)
+        if child is not None:
+            child.parents.discard((table, index))
+            if child.key.kind == "large":
+                self._drop(child)
+        page = table.writable.pop(index, None)
+        if page is not None:
+            self._writers[page].discard((table, index))
+        self._store(table, index, 0)
+        self.drops += 1
+        self.stale = True
+
+    def _drop(self, table: Table) -> None:
+        """Give up a whole shadow table or directory."""
+        for index in list(table.writable):
+            self._writers[table.writable[index]].discard((table, index))
+        for index, child in table.children.items():
+            child.parents.discard((table, index))
+        for parent, index in list(table.parents):
+            del parent.children[index]
+            self._store(parent, index, 0)
+        del self._tables[table.key]
+        self._of_page[table.key.page].discard(table)
+        self._host.free(table.frame)
+        self._unprotect(table.key.page)
+        self.stale = True
+
+    def clear(self) -> None:
+        """Drop all shadows."""
+        for table in list(self._tables.values()):
+            self._host.free(table.frame)
+        self._tables.clear()
+        self._of_page.clear()
+        self._writers.clear()
+        for page in list(self._traced):
+            self._unprotect(page)
+        self.stale = True

@@ -1,0 +1,31 @@
+"""Techniques: how a guest's kernel gets to run although it may not have ring 0.
+
+A registry: a module of this package is one technique, with one class; `TECHNIQUES` names it. The
+interface is in base.py. How linear addresses are translated is another choice (hypervisor/memory/).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.errors import HypervisorError
+
+if TYPE_CHECKING:
+    from hypervisor.techniques.base import Technique
+
+#: Name for --technique -> (module, class). `native` is the bare machine, not a technique of ours.
+TECHNIQUES: Final = {
+    "interpret": ("hypervisor.techniques.interpret", "Interpret"),
+    "trap": ("hypervisor.techniques.trap", "Trap"),
+}
+
+
+def find_technique(name: str) -> Technique:
+    """The technique of that name; HypervisorError if there is none."""
+    if name not in TECHNIQUES:
+        known = ", ".join(("native", *TECHNIQUES))
+        raise HypervisorError(f"no technique {name!r}; there is {known}")
+    module, member = TECHNIQUES[name]
+    technique: Technique = getattr(import_module(module), member)()
+    return technique

@@ -1,0 +1,206 @@
+"""A virtual machine: a machine whose CPU is virtual.
+
+It is the bare machine (emulator/machine.py) - same board, devices, clock and loader - but its
+memory is frames of a host's, and its CPU's code runs on the host's real CPU wherever the technique
+allows. The bare machine's loop asks `_run_virtual` to run the CPU; that enters the guest's world,
+runs the real CPU to an exit and serves it through one table (exits.py). What the virtual CPU
+executes itself, step by step, leaves by the bare machine's own exits, so devices, halts and
+interrupts need no second code.
+
+Read world.py for the switch, exits.py for exits, techniques/ and memory/ for the two choices.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from emulator import diagnostics
+from emulator.clock import NEVER
+from emulator.core import EFLAGS_IF, Cpu, ExitReason
+from emulator.loader import Program
+from emulator.machine import Machine
+from emulator.memory import Memory
+from emulator.result import Result, Stop
+from hypervisor.descriptors import Descriptors
+from hypervisor.exits import EXITS, Event, Outcome
+from hypervisor.guest_memory import GuestMemory
+from hypervisor.host import Host
+from hypervisor.memory.shadow import ShadowPaging
+from hypervisor.monitor import Monitor
+from hypervisor.techniques import find_technique
+from hypervisor.world import World
+
+DEFAULT_RAM: Final = "16M"
+TURN_TICKS: Final = 1_000_000  #: a machine's time is looked at so often
+ALL_VECTORS: Final = bytes([0xFF] * 32)
+DEADLINE: Final = int(ExitReason.DEADLINE)
+INTERRUPT: Final = int(ExitReason.INTERRUPT)
+
+
+class VirtualMachine(Machine):
+    """A PC with a virtual CPU, on a host of its own or on one that it shares.
+
+    program: loaded at once if given. virtualizable: makes the unsafe instructions, all or those
+    named, trap on the real CPU. The other options are those of `Machine`.
+    """
+
+    def __init__(
+        self,
+        program: Program | bytes | str | os.PathLike[str] | None = None,
+        technique: str = "trap",
+        *,
+        ram: str | int = DEFAULT_RAM,
+        host: Host | None = None,
+        **options: Any,
+    ) -> None:
+        self.technique = find_technique(technique)
+        self.host = Host(ram) if host is None else host
+        self.real = self.host.cpu.state
+        self.event = Event(0)  #: what a handler wants reflected
+        self.counts: Counter[str] = Counter()  #: exits of the real CPU, by reason
+        self.interpreted: Counter[str] = Counter()  #: instructions the virtual CPU took, by reason
+        super().__init__(ram, **options)
+        self.host.machines.append(self)
+        if program is not None:
+            self.load(program)
+
+    def _build(self, ram: int) -> tuple[Memory, Cpu]:
+        memory = GuestMemory(self.host, ram)
+        cpu = Cpu(self.host.memory.machine)
+        cpu.set_frames(memory.frames, memory.count)
+        self.guest_page = memory.guest_page
+        self.monitor = Monitor(self.host)
+        self.paging = ShadowPaging(self.host, memory, cpu, self.monitor.page_table)
+        self.descriptors = Descriptors(cpu, self.monitor, memory.guest_page, self.paging.trace)
+        self.world = World(self.host, cpu, self.descriptors, self.paging)
+        return memory, cpu
+
+    def _reset(self) -> None:
+        self.cpu.reset()
+        self.cpu.state.trace = self._trace_kinds
+        self.world.entered = False
+        self.paging.clear()
+        self.descriptors.clear()
+        intercepts = self.world.intercepts
+        intercepts.vectors = ALL_VECTORS
+        for row in self._virtualizable:
+            intercepts.gp_rows[row >> 3] |= 1 << (row & 7)
+
+    def _exit_table(self) -> list[Callable[[], None]]:
+        table = super()._exit_table()
+        table[ExitReason.WATCH] = self._watched
+        return table
+
+    # -- the run loop ------------------------------------------------------------------------------
+
+    def _runner(self) -> Callable[[int], int]:
+        return self._run_virtual
+
+    def _run_virtual(self, until: int) -> int:
+        """Run to the next exit of either CPU; returns what the bare machine's loop shall serve."""
+        state, world = self.cpu.state, self.world
+        if state.interrupt_line and state.eflags & EFLAGS_IF:
+            world.leave()
+            if not state.interrupt_shadow:
+                return INTERRUPT
+            until = min(until, state.tick + 1)
+        if not world.entered and not self._may_enter():
+            return self.cpu.run(min(until, state.tick + 1)) if self._stop is None else DEADLINE
+        world.enter()
+        outcome = EXITS[self.host.cpu.run(until)](self)
+        if outcome is Outcome.REFLECT:
+            self._reflect()
+        if world.entered:
+            state.tick = self.real.tick
+        return DEADLINE
+
+    def _may_enter(self) -> bool:
+        refusal = self.technique.refusal(self)
+        if refusal:
+            self._end(Stop.UNSUPPORTED, refusal)
+        return not refusal and self.technique.runs_directly(self)
+
+    def _reflect(self) -> None:
+        """Deliver an exception through the guest's own IDT."""
+        self.world.leave()
+        event = self.event
+        if event.address is not None:
+            self.cpu.state.cr2 = event.address
+        again = self.cpu.inject(event.vector, event.error)
+        if again:
+            self._handlers[again]()
+
+    # -- what exit handlers use --------------------------------------------------------------------
+
+    @property
+    def in_kernel(self) -> bool:
+        """Is the guest at virtual CPL 0?"""
+        cpl: int = self.real.cpl if self.world.entered else self.cpu.state.cpl
+        return cpl != 3
+
+    def count(self, reason: str) -> None:
+        """Count an exit."""
+        self.counts[reason] += 1
+
+    def interpret(self, reason: str) -> Outcome:
+        """Have the virtual CPU execute one instruction of the guest, and all that follows of it."""
+        self.world.leave()
+        self.interpreted[reason] += 1
+        state, run, handlers = self.cpu.state, self.cpu.run, self._handlers
+        start = self.board.clock.now = state.tick
+        while self._stop is None and state.tick == start:
+            handlers[run(start + 1)]()
+        return Outcome.RESUME if self._stop is None else Outcome.STOP
+
+    def check_power(self) -> None:
+        """Stop if the guest has just switched the machine off."""
+        if self.board.status is not None:
+            self._status = self.board.status
+            self._end(Stop.POWERED_OFF, f"powered off with status {self._status}")
+
+    def stop_unsupported(self) -> None:
+        """The real CPU met something outside the slice."""
+        self.world.leave()
+        self._end(Stop.UNSUPPORTED, *diagnostics.unsupported(self.host.cpu, self.symbols))
+
+    def stop_requested(self) -> None:
+        """Somebody called request_exit."""
+        self._end(Stop.REQUESTED)
+
+    def request_exit(self) -> None:
+        self.cpu.request_exit()
+        self.host.cpu.request_exit()
+
+    # -- exits of the virtual CPU that the bare machine has no use for ----------------------------
+
+    def _watched(self) -> None:
+        """A store to a page that shadows depend on."""
+        page = self.guest_page[self.cpu.exit.address >> 12]
+        self.paging.written(page)
+        self.descriptors.forget_page(page)
+        self.descriptors.check()
+
+    # -- taking turns with other machines ----------------------------------------------------------
+
+    def run_turn(self, cycles: int, max_ticks: int | None) -> bool:
+        """Run for some cycles of machine time; True once the machine has stopped for good."""
+        end = self.real.cycle + cycles
+        limit = NEVER if max_ticks is None else max_ticks
+        while self.real.cycle < end:
+            stop = self.run(min(limit, self.ticks + TURN_TICKS)).stop
+            if stop is not Stop.OUT_OF_TICKS or self.ticks >= limit:
+                return True
+        return False
+
+    # -- results -----------------------------------------------------------------------------------
+
+    def result(self) -> Result:
+        """What the run has left behind."""
+        return self._result()
+
+    def _result(self) -> Result:
+        self.world.leave()
+        return super()._result()._replace(exits=Counter(self.counts))

@@ -1,0 +1,202 @@
+"""The world switch: from the virtual CPU's state to the real CPU's, and back.
+
+A virtual machine has a virtual CPU: a CPU of the core whose state is what the guest believes - CPL
+0 for its kernel, its own control registers, segments and tables. The guest's code runs on the
+host's one real CPU, in ring 1 or 3, with the monitor's tables and the shadows' CR3. `enter` makes
+the real state from the virtual one; `leave` takes back what the guest may have changed by itself:
+general registers, EIP, most flags, segment registers, and the ring, for it can return to ring 3 on
+its own. Between the two the virtual CPU's copy of these is old.
+
+Entering and leaving are most of what an exit costs, so both move slices of the two structs and
+remember what they have worked out. Read descriptors.py for segments, memory/ for CR3.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from emulator.core import EFLAGS_IF, SEGMENTS, Cpu, ffi
+from hypervisor import segments
+from hypervisor.descriptors import Descriptors
+from hypervisor.monitor import (
+    GDT,
+    IDT,
+    LDT,
+    LDT_SELECTOR,
+    PAGE,
+    TABLE_BYTES,
+    TSS,
+    TSS_BYTES,
+    TSS_SELECTOR,
+)
+from hypervisor.segments import CS, SS, Segment
+
+if TYPE_CHECKING:
+    from hypervisor.host import Host
+    from hypervisor.memory.shadow import ShadowPaging
+
+EFLAGS_IOPL: Final = 0x3000
+#: Bits of EFLAGS that the real CPU's say nothing about.
+VIRTUAL_FLAGS: Final = EFLAGS_IF | EFLAGS_IOPL
+#: CR0 bits that act in a guest as it has set them: MP, EM, TS, NE, AM.
+GUEST_CR0: Final = 0x2 | 0x4 | 0x8 | 0x20 | 0x40000
+REAL_CR0: Final = 0x80010011  #: PG, WP, ET, PE
+#: CR4 bits that act in a guest as it has set them: TSD, DE.
+GUEST_CR4: Final = 0x4 | 0x8
+BUSY_TSS: Final = 0x8B
+LDT_TYPE: Final = 0x82
+MOST_REMEMBERED: Final = 512
+REGISTERS: Final = struct.Struct("=" + "4I" * len(SEGMENTS))  #: selector, attributes, base, limit
+USER: Final = 3
+
+
+def _slice(first: str, after: str) -> slice:
+    """The bytes of CpuState from one field to before another."""
+    return slice(ffi.offsetof("CpuState", first), ffi.offsetof("CpuState", after))
+
+
+GENERAL: Final = _slice("gpr", "eflags")  # and EIP
+SEGMENT_BYTES: Final = _slice("seg", "ldtr")
+TABLE_REGISTERS: Final = _slice("ldtr", "cr0")
+CONTROLS: Final = _slice("cr0", "dr")
+DEBUG: Final = _slice("dr", "tick")
+TICK: Final = _slice("tick", "cycle")
+
+
+class World:
+    """What switches between one virtual CPU and the real one."""
+
+    def __init__(
+        self, host: Host, cpu: Cpu, descriptors: Descriptors, paging: ShadowPaging
+    ) -> None:
+        self._host = host
+        self._virtual, self._real = cpu.state, host.cpu.state
+        self._virtual_bytes = memoryview(ffi.buffer(cpu.state))
+        self._real_bytes = memoryview(ffi.buffer(host.cpu.state))
+        self._descriptors = descriptors
+        self._paging = paging
+        self.intercepts: Any = ffi.new("Intercepts *")  #: of the real CPU while the guest runs
+        self.entered = False  #: the real CPU holds what is newest
+        self.switches = 0
+        self._known: dict[tuple[int, bytes], bytes] = {}  #: virtual segments -> real ones
+        self._segments = b""  #: as they were entered
+        self._tables = b""  #: virtual table registers, as last seen
+        self._controls = b""
+
+    # -- to the real CPU ---------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Make the real CPU the guest's."""
+        if self.entered:
+            return
+        if self._host.running is not self:
+            self._take_over()
+        virtual, real, v, r = self._virtual, self._real, self._virtual_bytes, self._real_bytes
+        r[GENERAL] = v[GENERAL]
+        real.eflags = virtual.eflags & ~EFLAGS_IOPL | EFLAGS_IF
+        controls = bytes(v[CONTROLS])
+        if controls != self._controls or v[TABLE_REGISTERS] != self._tables:
+            self._descriptors.check()
+            self._controls, self._tables = controls, bytes(v[TABLE_REGISTERS])
+            real.cr0 = virtual.cr0 & GUEST_CR0 | REAL_CR0
+            real.cr4 = virtual.cr4 & GUEST_CR4
+            real.cr3 = self._paging.root()
+        ring = USER if virtual.cpl == USER else segments.KERNEL_RING
+        key = (ring, bytes(v[SEGMENT_BYTES]))
+        found = self._known.get(key)
+        if found is None:
+            found = self._remember(key)
+        r[SEGMENT_BYTES] = self._segments = found
+        real.cpl = ring
+        r[DEBUG] = v[DEBUG]
+        r[TICK] = v[TICK]
+        real.tsc_offset = virtual.tsc_offset
+        real.debug_shadow = virtual.debug_shadow
+        real.interrupt_shadow = real.interrupt_line = 0
+        if self._paging.stale:
+            self.refresh()
+        self.entered = True
+        self.switches += 1
+
+    def refresh(self) -> None:
+        """Make the real CPU forget what the shadows no longer say."""
+        self._paging.stale = False
+        self._real.cr3 = self._paging.root()
+        self._host.cpu.flush_tlb()
+
+    def _take_over(self) -> None:
+        """The real CPU was another virtual machine's."""
+        if self._host.running is not None:
+            self._host.running.leave()
+        self._host.running = self
+        real = self._real
+        real.gdtr.base, real.gdtr.limit = GDT, TABLE_BYTES - 1
+        real.idtr.base, real.idtr.limit = IDT, PAGE - 1
+        for register, selector, kind, base, size in (
+            (real.tr, TSS_SELECTOR, BUSY_TSS, TSS, TSS_BYTES),
+            (real.ldtr, LDT_SELECTOR, LDT_TYPE, LDT, TABLE_BYTES),
+        ):
+            register.selector, register.attributes = selector, kind
+            register.base, register.limit = base, size - 1
+        real.intercepts = self.intercepts[0]
+        self._controls = b""
+        self._paging.stale = True
+
+    def _remember(self, key: tuple[int, bytes]) -> bytes:
+        """Work out the real segment registers for virtual ones."""
+        ring, virtual = key
+        fields = REGISTERS.unpack(virtual)
+        real: list[int] = []
+        for index in range(len(SEGMENTS)):
+            selector, *rest = fields[4 * index : 4 * index + 4]
+            real += self._real_segment(index, selector, Segment(*rest), ring)
+        if len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+        result = self._known[key] = REGISTERS.pack(*real)
+        return result
+
+    def _real_segment(self, index: int, selector: int, segment: Segment, ring: int) -> list[int]:
+        if segment.attributes & segments.UNUSABLE:
+            return [selector, *segment]
+        if index in (CS, SS):
+            selector = selector & ~3 | ring
+        return [selector, *(self._descriptors.shadow(segment) or segments.nothing(segment))]
+
+    # -- and back ----------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Bring the virtual CPU up to date."""
+        if not self.entered:
+            return
+        self.entered = False
+        virtual, real, v, r = self._virtual, self._real, self._virtual_bytes, self._real_bytes
+        v[GENERAL] = r[GENERAL]
+        virtual.eflags = virtual.eflags & VIRTUAL_FLAGS | real.eflags & ~VIRTUAL_FLAGS
+        if r[SEGMENT_BYTES] != self._segments:
+            self._take_segments(bytes(r[SEGMENT_BYTES]))
+        virtual.cpl = USER if real.cpl == USER else 0
+        v[TICK] = r[TICK]
+        virtual.dr[6] = real.dr[6]
+        virtual.interrupt_shadow = real.interrupt_shadow
+        virtual.debug_shadow = real.debug_shadow
+
+    def _take_segments(self, now: bytes) -> None:
+        """Segment registers that the guest has loaded by itself hold shadows: take the sources."""
+        before, after = REGISTERS.unpack(self._segments), REGISTERS.unpack(now)
+        ring = self._real.cpl
+        for index in range(len(SEGMENTS)):
+            fields = after[4 * index : 4 * index + 4]
+            if fields == before[4 * index : 4 * index + 4]:
+                continue
+            selector, attributes = fields[0], fields[1]
+            if index in (CS, SS) and ring == segments.KERNEL_RING:
+                selector &= ~3
+            register = self._virtual.seg[index]
+            register.selector = selector
+            if attributes & segments.UNUSABLE:
+                register.attributes, register.base, register.limit = fields[1:]
+                continue
+            source = self._descriptors.source(selector)
+            assert source is not None, f"selector {selector:#x} was loaded from nowhere"
+            register.attributes, register.base, register.limit = source
