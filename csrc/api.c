@@ -207,6 +207,20 @@ void cpu_invalidate_page(Cpu *cpu, uint32_t linear) {
     tlb_drop_page(cpu, linear);
 }
 
+/* Half of a world switch: the hypervisor does the other half where privilege matters. */
+void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept) {
+    CpuState *t = &to->state;
+    const CpuState *f = &from->state;
+    memcpy(t->gpr, f->gpr, sizeof t->gpr);
+    memcpy(t->dr, f->dr, sizeof t->dr);
+    t->eip = f->eip;
+    t->eflags = (t->eflags & kept) | (f->eflags & ~kept);
+    t->tick = f->tick;
+    t->tsc_offset = f->tsc_offset;
+    t->interrupt_shadow = f->interrupt_shadow;
+    t->debug_shadow = f->debug_shadow;
+}
+
 /* -- Guest memory by linear address ------------------------------------------------------------------ */
 
 uint64_t cpu_translate(Cpu *cpu, uint32_t linear) {

@@ -249,6 +249,9 @@ int cpu_walk(Cpu *cpu, uint32_t linear, uint32_t access, Walked *to);
    frames[p], and there is no memory from page `count` on, nor where frames[p] is 0xFFFFF. The
    caller keeps `frames`, and flushes the TLB after a change. NULL: physical is machine. */
 void cpu_set_frames(Cpu *cpu, const uint32_t *frames, uint32_t count);
+/* Carry a guest from one CPU to another: general registers, EIP, tick, TSC offset, debug registers,
+   the shadows of STI and MOV SS, and EFLAGS but for the bits of `kept`, which stay as they are. */
+void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept);
 /* Breakpoints by linear address of an instruction. Returns 0, or -1 if there are too many. */
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear);
 void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear);

@@ -138,6 +138,8 @@ class Cpu:
         self._head = memoryview(ffi.buffer(self._exit, _HEAD.size))
         self._data = memoryview(ffi.buffer(self._exit.data))
         self._walked = ffi.new("Walked *")
+        #: The exit record as the core has it: for a handler that wants two or three of its fields.
+        self.record = self._exit
         # One C call each, with nothing of Python between: these three are every exit's.
         #: Run until a tick or an earlier exit; returns its reason.
         self.run: Callable[[int], int] = partial(lib.cpu_run, self.pointer)

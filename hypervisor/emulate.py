@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from emulator.core import EFLAGS_IF
+from emulator.core import EFLAGS_IF, GENERAL
+from hypervisor.segments import CS
+from isa.table import ROWS
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -20,40 +22,39 @@ EFLAGS_TF: Final = 0x100
 EFLAGS_RF: Final = 0x10000
 DR7_ENABLED: Final = 0xFF
 OPERAND_SIZE: Final = 0x66
-IMMEDIATE_PORT: Final = frozenset({0xE4, 0xE5, 0xE6, 0xE7})
-DX_PORT: Final = frozenset({0xEC, 0xED, 0xEE, 0xEF})
+EAX: Final = GENERAL.index("eax")
+EDX: Final = GENERAL.index("edx")
 ACCUMULATOR_MASK: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF}
 
 
 def _retire(vm: VirtualMachine, record: Any) -> None:
     """The instruction is done: one tick, and on to the next."""
     real = vm.real
-    real.eip = (real.eip + record.length) & 0xFFFF_FFFF
-    real.eflags &= ~EFLAGS_RF
+    real.eip = (record.eip + record.length) & 0xFFFF_FFFF
     real.tick += 1
-    vm.cpu.state.interrupt_shadow = real.interrupt_shadow = real.debug_shadow = 0
+    real.interrupt_shadow = real.debug_shadow = 0
 
 
 def _is_plain(vm: VirtualMachine) -> bool:
-    """No debug trap is owed after the instruction."""
-    return not vm.real.eflags & EFLAGS_TF and not vm.real.dr[7] & DR7_ENABLED
+    """No debug trap is owed after the instruction, and none held off."""
+    return not vm.real.eflags & (EFLAGS_TF | EFLAGS_RF) and not vm.real.dr[7] & DR7_ENABLED
 
 
 def _port_access(vm: VirtualMachine, record: Any) -> tuple[int, int] | None:
-    """Port and size in bytes of an IN or OUT; None for what is not of the plain forms."""
-    linear = vm.real.seg[1].base + record.eip
-    code = vm.host.cpu.read_linear(linear, record.length)
-    if len(code) != record.length:
+    """Port and size in bytes of an IN or OUT; None if it has prefixes other than 66."""
+    operands, length = ROWS[record.row].operands, record.length
+    by_dx, size = "DX" in operands, 1 if "AL" in operands else 4
+    plain = 1 if by_dx else 2
+    if by_dx and length == plain:  # nearly all of them
+        return vm.real.gpr[EDX] & 0xFFFF, size
+    code = vm.host.cpu.read_linear(vm.real.seg[CS].base + record.eip, length)
+    if len(code) != length or length > plain + 1:
         return None
-    if code[-1] in DX_PORT:
-        opcode, port = code[-1], vm.real.gpr[2] & 0xFFFF
-    elif len(code) > 1 and code[-2] in IMMEDIATE_PORT:
-        opcode, port = code[-2], code[-1]
-    else:
-        return None
-    if not opcode & 1:
-        return port, 1
-    return port, 2 if OPERAND_SIZE in code[:-1] else 4
+    if length > plain:
+        if code[0] != OPERAND_SIZE:
+            return None
+        size = min(size, 2)
+    return vm.real.gpr[EDX] & 0xFFFF if by_dx else code[-1], size
 
 
 def emulate_out(vm: VirtualMachine, record: Any) -> bool:
@@ -63,7 +64,7 @@ def emulate_out(vm: VirtualMachine, record: Any) -> bool:
         return False
     port, size = access
     vm.board.clock.now = vm.real.tick
-    vm.board.bus.port_write(port, size, vm.real.gpr[0] & ACCUMULATOR_MASK[size])
+    vm.board.bus.port_write(port, size, vm.real.gpr[EAX] & ACCUMULATOR_MASK[size])
     _retire(vm, record)
     vm.check_power()
     return True
@@ -78,7 +79,7 @@ def emulate_in(vm: VirtualMachine, record: Any) -> bool:
     vm.board.clock.now = vm.real.tick
     mask = ACCUMULATOR_MASK[size]
     value = vm.board.bus.port_read(port, size) & mask
-    vm.real.gpr[0] = vm.real.gpr[0] & ~mask & 0xFFFF_FFFF | value
+    vm.real.gpr[EAX] = vm.real.gpr[EAX] & ~mask & 0xFFFF_FFFF | value
     _retire(vm, record)
     return True
 

@@ -60,7 +60,7 @@ def _resume(vm: VirtualMachine) -> Outcome:
 
 def _event(vm: VirtualMachine) -> Outcome:
     """An exception or a software interrupt."""
-    record = vm.host.cpu.exit
+    record = vm.host.cpu.record
     if record.kind == EventKind.SOFTWARE:
         return _software_interrupt(vm)
     handler = EVENTS.get(record.vector, _exception)

@@ -100,7 +100,19 @@ class VirtualMachine(Machine):
         return self._run_virtual
 
     def _run_virtual(self, until: int) -> int:
-        """Run to the next exit of either CPU; returns what the bare machine's loop shall serve."""
+        """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
+        state, clock = self.cpu.state, self.board.clock
+        while True:
+            reason = self._run_to_exit(until)
+            if reason != DEADLINE or self._stop is not None:
+                return reason
+            now = state.tick
+            # A device may want to be woken earlier than anyone knew when `until` was chosen.
+            if now >= until or clock.next_tick < until:
+                return reason
+
+    def _run_to_exit(self, until: int) -> int:
+        """Run to the next exit of either CPU, and serve it if it is the real one's."""
         state, world = self.cpu.state, self.world
         if state.interrupt_line and state.eflags & EFLAGS_IF:
             world.leave()

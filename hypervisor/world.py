@@ -7,16 +7,17 @@ the real state from the virtual one; `leave` takes back what the guest may have 
 general registers, EIP, most flags, segment registers, and the ring, for it can return to ring 3 on
 its own. Between the two the virtual CPU's copy of these is old.
 
-Entering and leaving are most of what an exit costs, so both move slices of the two structs and
-remember what they have worked out. Read descriptors.py for segments, memory/ for CR3.
+Entering and leaving are most of what an exit costs, so the core carries over what needs no thought
+(cpu_hand_over), and the rest is worked out only when it has changed. Read descriptors.py for segments, memory/ for CR3.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from emulator.core import EFLAGS_IF, SEGMENTS, Cpu, ffi
+from emulator.core import EFLAGS_IF, SEGMENTS, Cpu, ffi, lib
 from hypervisor import segments
 from hypervisor.descriptors import Descriptors
 from hypervisor.monitor import (
@@ -47,7 +48,8 @@ GUEST_CR4: Final = 0x4 | 0x8
 BUSY_TSS: Final = 0x8B
 LDT_TYPE: Final = 0x82
 MOST_REMEMBERED: Final = 512
-REGISTERS: Final = struct.Struct("=" + "4I" * len(SEGMENTS))  #: selector, attributes, base, limit
+#: CPL, then selector, attributes, base and limit of each segment register.
+REGISTERS: Final = struct.Struct("=I" + "4I" * len(SEGMENTS))
 USER: Final = 3
 
 
@@ -56,12 +58,8 @@ def _slice(first: str, after: str) -> slice:
     return slice(ffi.offsetof("CpuState", first), ffi.offsetof("CpuState", after))
 
 
-GENERAL: Final = _slice("gpr", "eflags")  # and EIP
-SEGMENT_BYTES: Final = _slice("seg", "ldtr")
-TABLE_REGISTERS: Final = _slice("ldtr", "cr0")
-CONTROLS: Final = _slice("cr0", "dr")
-DEBUG: Final = _slice("dr", "tick")
-TICK: Final = _slice("tick", "cycle")
+RING_AND_SEGMENTS: Final = _slice("cpl", "ldtr")
+TABLES_AND_CONTROLS: Final = _slice("ldtr", "dr")
 
 
 class World:
@@ -72,17 +70,17 @@ class World:
     ) -> None:
         self._host = host
         self._virtual, self._real = cpu.state, host.cpu.state
-        self._virtual_bytes = memoryview(ffi.buffer(cpu.state))
-        self._real_bytes = memoryview(ffi.buffer(host.cpu.state))
+        self._virtual_bytes, self._real_bytes = ffi.buffer(cpu.state), ffi.buffer(host.cpu.state)
+        self._to_real = partial(lib.cpu_hand_over, host.cpu.pointer, cpu.pointer, VIRTUAL_FLAGS)
+        self._to_virtual = partial(lib.cpu_hand_over, cpu.pointer, host.cpu.pointer, VIRTUAL_FLAGS)
         self._descriptors = descriptors
         self._paging = paging
         self.intercepts: Any = ffi.new("Intercepts *")  #: of the real CPU while the guest runs
         self.entered = False  #: the real CPU holds what is newest
-        self.switches = 0
-        self._known: dict[tuple[int, bytes], bytes] = {}  #: virtual segments -> real ones
-        self._segments = b""  #: as they were entered
-        self._tables = b""  #: virtual table registers, as last seen
-        self._controls = b""
+        self._known: dict[bytes, bytes] = {}  #: virtual ring and segments -> real ones
+        self._virtual_segments = b""  #: as they were entered
+        self._real_segments = b""
+        self._controls = b""  #: virtual table and control registers, as last seen
 
     # -- to the real CPU ---------------------------------------------------------------------------
 
@@ -92,32 +90,27 @@ class World:
             return
         if self._host.running is not self:
             self._take_over()
-        virtual, real, v, r = self._virtual, self._real, self._virtual_bytes, self._real_bytes
-        r[GENERAL] = v[GENERAL]
-        real.eflags = virtual.eflags & ~EFLAGS_IOPL | EFLAGS_IF
-        controls = bytes(v[CONTROLS])
-        if controls != self._controls or v[TABLE_REGISTERS] != self._tables:
-            self._descriptors.check()
-            self._controls, self._tables = controls, bytes(v[TABLE_REGISTERS])
-            real.cr0 = virtual.cr0 & GUEST_CR0 | REAL_CR0
-            real.cr4 = virtual.cr4 & GUEST_CR4
-            real.cr3 = self._paging.root()
-        ring = USER if virtual.cpl == USER else segments.KERNEL_RING
-        key = (ring, bytes(v[SEGMENT_BYTES]))
-        found = self._known.get(key)
-        if found is None:
-            found = self._remember(key)
-        r[SEGMENT_BYTES] = self._segments = found
-        real.cpl = ring
-        r[DEBUG] = v[DEBUG]
-        r[TICK] = v[TICK]
-        real.tsc_offset = virtual.tsc_offset
-        real.debug_shadow = virtual.debug_shadow
-        real.interrupt_shadow = real.interrupt_line = 0
+        self._to_real()
+        controls = self._virtual_bytes[TABLES_AND_CONTROLS]
+        if controls != self._controls:
+            self._controls = controls
+            self._enter_controls()
+        wanted = self._virtual_bytes[RING_AND_SEGMENTS]
+        if wanted != self._virtual_segments:
+            self._virtual_segments = wanted
+            found = self._known.get(wanted)
+            self._real_segments = self._remember(wanted) if found is None else found
+            self._real_bytes[RING_AND_SEGMENTS] = self._real_segments
         if self._paging.stale:
             self.refresh()
         self.entered = True
-        self.switches += 1
+
+    def _enter_controls(self) -> None:
+        virtual, real = self._virtual, self._real
+        self._descriptors.check()
+        real.cr0 = virtual.cr0 & GUEST_CR0 | REAL_CR0
+        real.cr4 = virtual.cr4 & GUEST_CR4
+        real.cr3 = self._paging.root()
 
     def refresh(self) -> None:
         """Make the real CPU forget what the shadows no longer say."""
@@ -140,20 +133,22 @@ class World:
             register.selector, register.attributes = selector, kind
             register.base, register.limit = base, size - 1
         real.intercepts = self.intercepts[0]
-        self._controls = b""
+        real.eflags = EFLAGS_IF
+        real.interrupt_line = 0
+        self._controls = self._virtual_segments = b""
         self._paging.stale = True
 
-    def _remember(self, key: tuple[int, bytes]) -> bytes:
-        """Work out the real segment registers for virtual ones."""
-        ring, virtual = key
-        fields = REGISTERS.unpack(virtual)
-        real: list[int] = []
+    def _remember(self, virtual: bytes) -> bytes:
+        """Work out the real ring and segment registers for virtual ones."""
+        cpl, *fields = REGISTERS.unpack(virtual)
+        ring = USER if cpl == USER else segments.KERNEL_RING
+        real: list[int] = [ring]
         for index in range(len(SEGMENTS)):
             selector, *rest = fields[4 * index : 4 * index + 4]
             real += self._real_segment(index, selector, Segment(*rest), ring)
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()
-        result = self._known[key] = REGISTERS.pack(*real)
+        result = self._known[virtual] = REGISTERS.pack(*real)
         return result
 
     def _real_segment(self, index: int, selector: int, segment: Segment, ring: int) -> list[int]:
@@ -170,24 +165,20 @@ class World:
         if not self.entered:
             return
         self.entered = False
-        virtual, real, v, r = self._virtual, self._real, self._virtual_bytes, self._real_bytes
-        v[GENERAL] = r[GENERAL]
-        virtual.eflags = virtual.eflags & VIRTUAL_FLAGS | real.eflags & ~VIRTUAL_FLAGS
-        if r[SEGMENT_BYTES] != self._segments:
-            self._take_segments(bytes(r[SEGMENT_BYTES]))
-        virtual.cpl = USER if real.cpl == USER else 0
-        v[TICK] = r[TICK]
-        virtual.dr[6] = real.dr[6]
-        virtual.interrupt_shadow = real.interrupt_shadow
-        virtual.debug_shadow = real.debug_shadow
+        self._to_virtual()
+        now = self._real_bytes[RING_AND_SEGMENTS]
+        if now != self._real_segments:
+            self._take_segments(now)
+            self._virtual.cpl = USER if self._real.cpl == USER else 0
+            self._virtual_segments = b""
 
     def _take_segments(self, now: bytes) -> None:
         """Segment registers that the guest has loaded by itself hold shadows: take the sources."""
-        before, after = REGISTERS.unpack(self._segments), REGISTERS.unpack(now)
-        ring = self._real.cpl
+        before = REGISTERS.unpack(self._real_segments)[1:]
+        ring, *after = REGISTERS.unpack(now)
         for index in range(len(SEGMENTS)):
             fields = after[4 * index : 4 * index + 4]
-            if fields == before[4 * index : 4 * index + 4]:
+            if tuple(fields) == before[4 * index : 4 * index + 4]:
                 continue
             selector, attributes = fields[0], fields[1]
             if index in (CS, SS) and ring == segments.KERNEL_RING:
