@@ -8,7 +8,8 @@ general registers, EIP, most flags, segment registers, and the ring, for it can 
 its own. Between the two the virtual CPU's copy of these is old.
 
 Entering and leaving are most of what an exit costs, so the core carries over what needs no thought
-(cpu_hand_over), and the rest is worked out only when it has changed. Read descriptors.py for segments, memory/ for CR3.
+(cpu_hand_over), and the rest is worked out only when it has changed. Read descriptors.py for
+segments, memory/ for CR3.
 """
 
 from __future__ import annotations
