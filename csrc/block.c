@@ -234,6 +234,7 @@ static u32 decode_run(Cpu *cpu, const Window *window, Block *block) {
             append(cpu, block, in, &slot);
             break;
         }
+        if (window->machine == NO_PAGE) in.length = (u8)cpu->inline_length;
         append(cpu, block, in, &slot);
     } while (!(in.flags & INSN_ENDS) && block->count < most && block->length < window->size);
     return slot;
@@ -345,6 +346,20 @@ static void trace_block(Cpu *cpu, const Block *block) {
     trace_push(cpu, &record);
 }
 
+/* A block of the one instruction that cpu_run_inline was given. Nobody will look for it again: the
+   next block may have its place. */
+static Block *build_inline(Cpu *cpu) {
+    Machine *machine = cpu->machine;
+    size_t used = machine->arena_used;
+    Window window = {.code = cpu->inline_code, .size = cpu->inline_size, .machine = NO_PAGE};
+    Block *block;
+    cpu->inline_code = NULL;
+    block = build(cpu, &window);
+    machine->arena_used = used;
+    block->transient = true;
+    return block;
+}
+
 Block *block_lookup(Cpu *cpu) {
     Machine *machine = cpu->machine;
     u32 eip = cpu->state.eip;
@@ -352,6 +367,7 @@ Block *block_lookup(Cpu *cpu) {
     Window window;
     Block *block;
     assert(cpu->block == NULL);
+    if (unlikely(cpu->inline_code != NULL)) return build_inline(cpu);
     machine->stats.lookups++;
     if (unlikely(eip > cpu->state.seg[SEG_CS].limit)) raise_error(cpu, VECTOR_GP, 0);
     address = fetch_translate(cpu, cpu->state.seg[SEG_CS].base + eip);

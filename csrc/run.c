@@ -302,7 +302,8 @@ static int step(Cpu *cpu) {
 }
 
 static bool must_step(const Cpu *cpu) {
-    return cpu->mode & MODE_STEP || cpu->state.interrupt_shadow || cpu->state.replay_count != 0;
+    return cpu->mode & MODE_STEP || cpu->state.interrupt_shadow || cpu->state.replay_count != 0 ||
+           cpu->inline_code != NULL;
 }
 
 /* Run to the next thing of interest; returns an exit reason, or 0 to go on. */
@@ -394,6 +395,17 @@ int cpu_run(Cpu *cpu, uint64_t until_tick) {
     reason = run_guarded(cpu, until_tick);
     cpu->exit.reason = (u32)reason;
     finish(cpu);
+    return reason;
+}
+
+int cpu_run_inline(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length,
+                   uint64_t until_tick) {
+    int reason;
+    cpu->inline_code = code;
+    cpu->inline_size = size;
+    cpu->inline_length = length;
+    reason = cpu_run(cpu, until_tick);
+    cpu->inline_code = NULL;
     return reason;
 }
 

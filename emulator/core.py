@@ -256,6 +256,11 @@ class Cpu:
         address: int = lib.cpu_translate(self.pointer, linear & 0xFFFF_FFFF)
         return None if address == NOT_MAPPED else address
 
+    def run_inline(self, code: bytes, length: int, until: int) -> int:
+        """As `run`, but first take `code` for the instruction at EIP, `length` bytes long."""
+        reason: int = lib.cpu_run_inline(self.pointer, code, len(code), length, until)
+        return reason
+
     def set_frames(self, frames: Any, count: int) -> None:
         """Make physical addresses those of a virtual machine; csrc/api.h, cpu_set_frames."""
         self._frames = frames  # the core keeps only a pointer

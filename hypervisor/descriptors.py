@@ -73,6 +73,7 @@ class Descriptors:
         self.data_end = data_end
         self.filled = 0  #: how often a descriptor was copied
         self._sources: dict[int, Segment] = {}
+        self._originals: dict[int, tuple[int, ...]] = {}  #: the same, as they were read
         self._pages: dict[int, set[int]] = defaultdict(set)  #: guest page -> keys
         self._places: dict[int, int] = {}  #: linear page of filled descriptors -> guest page
         self._tables = self._table_registers()
@@ -111,9 +112,12 @@ class Descriptors:
                 return
 
     def forget_page(self, page: int) -> None:
-        """The guest is about to change, or has just changed, a guest page of descriptors."""
-        for key in self._pages.pop(page, ()):
-            if self._sources.pop(key, None) is not None:
+        """The guest has changed a guest page, perhaps one with descriptors."""
+        for key in list(self._pages.get(page, ())):
+            if self._read(key) != self._originals.get(key):
+                self._pages[page].discard(key)
+                self._sources.pop(key, None)
+                self._originals.pop(key, None)
                 self._write(key, (0, 0))
 
     def clear(self) -> None:
@@ -121,6 +125,7 @@ class Descriptors:
         for key in self._sources:
             self._write(key, (0, 0))
         self._sources.clear()
+        self._originals.clear()
         self._pages.clear()
         self._places.clear()
 
@@ -134,10 +139,10 @@ class Descriptors:
         linear = self._linear(key)
         if linear is None or self._is_ours(key):
             return False
-        data = self._cpu.read_linear(linear, 8)
-        if len(data) < 8:
+        pair = self._read(key)
+        if pair is None:
             return False
-        low, high = PAIR.unpack(data)
+        low, high = pair
         wanted = HIGH_ACCESSED | HIGH_MEMORY | HIGH_PRESENT
         source = segments.parse(low, high)
         shadow = self.shadow(source)
@@ -150,7 +155,7 @@ class Descriptors:
             self._places[place] = page
             self._pages[page].add(key)
             self._trace(page)
-        self._sources[key] = source
+        self._sources[key], self._originals[key] = source, pair
         self._write(key, segments.encode(shadow))
         self.filled += 1
         return True
@@ -163,6 +168,12 @@ class Descriptors:
     def source(self, selector: int) -> Segment | None:
         """The guest's descriptor behind a selector that the real CPU has loaded, or None."""
         return self._sources.get(key_of(selector))
+
+    def _read(self, key: int) -> tuple[int, ...] | None:
+        """The guest's descriptor as it is now."""
+        linear = self._linear(key)
+        data = b"" if linear is None else self._cpu.read_linear(linear, 8)
+        return PAIR.unpack(data) if len(data) == 8 else None
 
     def _linear(self, key: int) -> int | None:
         """Where the guest keeps the descriptor, if its table reaches so far."""

@@ -69,6 +69,11 @@ def _event(vm: VirtualMachine) -> Outcome:
 
 def _software_interrupt(vm: VirtualMachine) -> Outcome:
     """INT n, INT3, INTO: the guest's gate decides, so the virtual CPU executes it."""
+    if not vm.in_kernel and vm.passes_gates:
+        vm.world.leave()
+        if vm.gates.open(vm.host.cpu.record.vector):
+            vm.count("gate opened")
+            return Outcome.RESUME
     vm.count("int")
     return vm.interpret("int")
 

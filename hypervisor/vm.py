@@ -26,6 +26,7 @@ from emulator.memory import Memory
 from emulator.result import Result, Stop
 from hypervisor.descriptors import Descriptors
 from hypervisor.exits import EXITS, Event, Outcome
+from hypervisor.gates import Gates
 from hypervisor.guest_memory import GuestMemory
 from hypervisor.host import Host
 from hypervisor.memory.shadow import ShadowPaging
@@ -43,8 +44,9 @@ INTERRUPT: Final = int(ExitReason.INTERRUPT)
 class VirtualMachine(Machine):
     """A PC with a virtual CPU, on a host of its own or on one that it shares.
 
-    program: loaded at once if given. virtualizable: makes the unsafe instructions, all or those
-    named, trap on the real CPU. The other options are those of `Machine`.
+    program: loaded at once if given. gates: whether pass-through gates are used. virtualizable:
+    makes the unsafe instructions, all or those named, trap on the real CPU. The other options are
+    those of `Machine`.
     """
 
     def __init__(
@@ -54,11 +56,14 @@ class VirtualMachine(Machine):
         *,
         ram: str | int = DEFAULT_RAM,
         host: Host | None = None,
+        gates: bool = True,
         **options: Any,
     ) -> None:
         self.technique = find_technique(technique)
         self.host = Host(ram) if host is None else host
         self.real = self.host.cpu.state
+        #: System calls may go to the guest's handler without an exit.
+        self.passes_gates = gates and self.technique.kernel_in_ring_1
         self.event = Event(0)  #: what a handler wants reflected
         self.counts: Counter[str] = Counter()  #: exits of the real CPU, by reason
         self.interpreted: Counter[str] = Counter()  #: instructions the virtual CPU took, by reason
@@ -69,13 +74,15 @@ class VirtualMachine(Machine):
 
     def _build(self, ram: int) -> tuple[Memory, Cpu]:
         memory = GuestMemory(self.host, ram)
-        cpu = Cpu(self.host.memory.machine)
+        cpu = self.cpu = Cpu(self.host.memory.machine)
         cpu.set_frames(memory.frames, memory.count)
         self.guest_page = memory.guest_page
         self.monitor = Monitor(self.host)
         self.paging = ShadowPaging(self.host, memory, cpu, self.monitor.page_table)
         self.descriptors = Descriptors(cpu, self.monitor, memory.guest_page, self.paging.trace)
         self.world = World(self.host, cpu, self.descriptors, self.paging)
+        self.gates = Gates(self)
+        self.world.on_change.append(self.gates.check)
         return memory, cpu
 
     def _reset(self) -> None:
@@ -84,6 +91,7 @@ class VirtualMachine(Machine):
         self.world.entered = False
         self.paging.clear()
         self.descriptors.clear()
+        self.gates.close()
         intercepts = self.world.intercepts
         intercepts.vectors = ALL_VECTORS
         for row in self._virtualizable:
@@ -153,6 +161,11 @@ class VirtualMachine(Machine):
         cpl: int = self.real.cpl if self.world.entered else self.cpu.state.cpl
         return cpl != 3
 
+    def page_of(self, linear: int) -> int | None:
+        """The guest page at a linear address of the guest's; None if there is none."""
+        address = self.cpu.translate(linear)
+        return None if address is None else self.guest_page.get(address >> 12)
+
     def count(self, reason: str) -> None:
         """Count an exit."""
         self.counts[reason] += 1
@@ -193,6 +206,7 @@ class VirtualMachine(Machine):
         page = self.guest_page[self.cpu.exit.address >> 12]
         self.paging.written(page)
         self.descriptors.forget_page(page)
+        self.gates.written(page)
         self.descriptors.check()
 
     # -- taking turns with other machines ----------------------------------------------------------

@@ -15,6 +15,7 @@ segments, memory/ for CR3.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,6 +83,8 @@ class World:
         self._virtual_segments = b""  #: as they were entered
         self._real_segments = b""
         self._controls = b""  #: virtual table and control registers, as last seen
+        #: Called when those have changed, before the guest goes on.
+        self.on_change: list[Callable[[], None]] = [descriptors.check]
 
     # -- to the real CPU ---------------------------------------------------------------------------
 
@@ -108,10 +111,16 @@ class World:
 
     def _enter_controls(self) -> None:
         virtual, real = self._virtual, self._real
-        self._descriptors.check()
+        for check in self.on_change:
+            check()
         real.cr0 = virtual.cr0 & GUEST_CR0 | REAL_CR0
         real.cr4 = virtual.cr4 & GUEST_CR4
         real.cr3 = self._paging.root()
+
+    def load_intercepts(self) -> None:
+        """Make the real CPU's intercepts those of this machine, if it is running."""
+        if self._host.running is self:
+            self._real.intercepts = self.intercepts[0]
 
     def refresh(self) -> None:
         """Make the real CPU forget what the shadows no longer say."""

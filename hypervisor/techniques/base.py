@@ -16,6 +16,8 @@ class Technique:
     name: ClassVar[str]
     #: The memory virtualizations it can go with; the first is the default.
     memories: ClassVar[tuple[str, ...]] = ("shadow",)
+    #: Whether the guest's kernel runs in ring 1, so that the hardware may call it (gates.py).
+    kernel_in_ring_1: ClassVar[bool] = True
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
         """May the real CPU execute the guest's next instruction itself?

@@ -20,6 +20,7 @@ class Interpret(Technique):
     """The hybrid virtual machine monitor."""
 
     name: ClassVar[str] = "interpret"
+    kernel_in_ring_1: ClassVar[bool] = False
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
         return vm.cpu.state.cpl == USER
