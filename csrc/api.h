@@ -169,11 +169,12 @@ typedef struct {
 } ExitRecord;
 
 /* One record of the trace ring. TRACE_BLOCK and TRACE_EXEC: eip, machine address, bytes and
-   instructions of the block. TRACE_EVENT: the event as delivered. */
+   instructions of the block. TRACE_EVENT: the event as delivered, with ESP and SS as they were before;
+   address is CR3. */
 typedef struct {
     uint64_t tick;
     uint32_t kind, eip, address, length, count;
-    uint32_t vector, error, cr2, esp, event_kind, cs, eflags, has_error, pad;
+    uint32_t vector, error, cr2, esp, event_kind, cs, eflags, has_error, ss;
 } TraceRecord;
 
 /* What a walk of the page tables found. */

@@ -87,7 +87,9 @@ static void trace_event(Cpu *cpu, const Event *event) {
     record.event_kind = event->kind;
     record.cr2 = cpu->state.cr2;
     record.esp = cpu->state.gpr[ESP];
+    record.address = cpu->state.cr3;
     record.cs = cpu->state.seg[SEG_CS].selector;
+    record.ss = cpu->state.seg[SEG_SS].selector;
     record.eflags = event->image;
     trace_push(cpu, &record);
 }

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 from emulator import diagnostics
 from emulator.board import Board, Sink
@@ -40,6 +40,12 @@ PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
 
 ConsoleIn = InputSource | BinaryIO | bytes | int | None
 ConsoleOut = Sink | BinaryIO | None
+
+
+class TraceSink(Protocol):
+    """Where the core's trace records go: `emulator.trace.Tracer`, or whoever listens."""
+
+    def render(self, records: Iterable[Any]) -> None: ...
 
 
 class Machine:
@@ -87,7 +93,7 @@ class Machine:
         self._status: int | None = None
         self._reason = ""
         self._details: tuple[str, ...] = ()
-        self._tracer: Any = None
+        self._tracer: TraceSink | None = None
         self._handlers = self._exit_table()
         self._virtualizable = _unsafe_rows(virtualizable)
         self._trace_kinds = 0
@@ -220,9 +226,13 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        read = self.board.bus.port_read
-        elements = (read(port, size).to_bytes(size, "little") for _ in range(count))
-        self.cpu.complete_bytes(b"".join(elements))
+        read, clock = self.board.bus.port_read, self.board.clock
+        data = b""
+        for _ in range(count):
+            data += read(port, size).to_bytes(size, "little")
+            clock.now += 1  # an iteration each: where a rep is cut must not matter to a device
+        clock.now = self.ticks
+        self.cpu.complete_bytes(data)
 
     def _port_write(self) -> None:
         port, size, count, value = self.cpu.port_access()
@@ -233,6 +243,8 @@ class Machine:
             for at in range(0, count * size, size):
                 element = int.from_bytes(data[at : at + size], "little")
                 self.board.bus.port_write(port, size, element)
+                self.board.clock.now += 1  # as for reads
+            self.board.clock.now = self.ticks
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()
@@ -322,10 +334,15 @@ class Machine:
     def _start_trace(self, kinds: str, out: Callable[[str], object]) -> None:
         from emulator.trace import Tracer, parse_kinds  # with the disassembler: not for every run
 
-        self._trace_kinds = parse_kinds(kinds)
-        self._tracer = Tracer(out, self.memory.read, lambda: self.symbols)
+        self.set_tracer(parse_kinds(kinds), Tracer(out, self.memory.read, lambda: self.symbols))
+
+    def set_tracer(self, kinds: int, tracer: TraceSink) -> None:
+        """Hand the core's records of `kinds` (bits of `TraceKind`) to `tracer`, in -d's place."""
+        self._trace_kinds = self.cpu.state.trace = int(kinds)
+        self._tracer = tracer
 
     def _run_traced(self, until_tick: int) -> int:
+        assert self._tracer is not None
         reason = self.cpu.run(until_tick)
         while records := self.cpu.take_trace():
             self._tracer.render(records)

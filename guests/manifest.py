@@ -67,6 +67,13 @@ def probe(name: str, about: str, qemu: str = "") -> Guest:
     )
 
 
+def kernel_probe(name: str, about: str, qemu: str = "") -> Guest:
+    """A row for the probe of one unsafe instruction in a kernel."""
+    return Guest(
+        f"kprobe_{name}", f"kprobes/kprobe_{name}.asm", f"in the kernel: {about}", qemu=qemu
+    )
+
+
 #: Newcomers read them in this order.
 GUESTS: Final[tuple[Guest, ...]] = (
     Guest("hello", "hello.asm", "the smallest guest that does anything", tour=True),
@@ -119,4 +126,24 @@ GUESTS: Final[tuple[Guest, ...]] = (
     probe("far_return", "far RET changes the ring unseen"),
     probe("int_n", "INT n goes through the real IDT"),
     probe("iret", "IRET silently drops IF and IOPL"),
+    kernel_probe("sgdt", "SGDT finds the GDT that was loaded"),
+    kernel_probe("sidt", "SIDT finds the IDT that was loaded"),
+    kernel_probe("sldt", "SLDT finds the LDT that was loaded"),
+    kernel_probe("smsw", "SMSW finds CR0 as it is"),
+    kernel_probe("str", "STR finds the task register that was loaded"),
+    kernel_probe("pushf", "PUSHF finds IF as CLI left it"),
+    kernel_probe("popf", "POPF changes IF and IOPL"),
+    kernel_probe("lar", "LAR finds DPL 0"),
+    kernel_probe("lsl", "LSL finds segments of 4 GiB"),
+    kernel_probe("verr", "VERR says no to RPL 1"),
+    kernel_probe("verw", "VERW says no to RPL 1"),
+    kernel_probe("push_segment", "PUSH CS shows ring 0"),
+    kernel_probe("pop_segment", "POP ES refuses RPL 1"),
+    kernel_probe("mov_from_segment", "MOV from CS shows ring 0"),
+    kernel_probe("mov_to_segment", "MOV to ES refuses RPL 1"),
+    kernel_probe("far_call", "far CALL pushes ring 0"),
+    kernel_probe("far_jump", "far JMP refuses RPL 1"),
+    kernel_probe("far_return", "far RET refuses RPL 1"),
+    kernel_probe("int_n", "INT n pushes ring 0"),
+    kernel_probe("iret", "IRET loads IF and IOPL"),
 )
