@@ -2,8 +2,8 @@
 
 The loader (emulator/loader.py) reads program headers, because they say what to run. Here the
 section headers are read, because they say what it meant: `disasm`, traces and fault reports name
-addresses by them, and a paravirtual image says where its sites are. Nothing is trusted: any file may be handed in. lines.py decodes the line table,
-symbols.py answers "what is at this address".
+addresses by them, and a paravirtual image says where its sites are. Nothing is trusted: any file
+may be handed in. lines.py decodes the line table, symbols.py answers "what is at this address".
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def read_sites(sections: list[Section]) -> tuple[str, tuple[Site, ...]] | None:
 
 def _holds(section: Section, site: Site) -> bool:
     offset = site.address - section.address
-    return 0 <= offset and section.data[offset : offset + site.size] == site.code
+    return offset >= 0 and section.data[offset : offset + site.size] == site.code
 
 
 def read_symbols(sections: list[Section]) -> list[Symbol]:
