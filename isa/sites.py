@@ -85,6 +85,10 @@ class Step:
     weight: int  #: ticks of guest time when it retires: 0 or 1
     lost: frozenset[Lost] = frozenset()  #: what differs from the site's start when it begins
 
+    @property
+    def length(self) -> int:
+        return len(self.code)
+
 
 class _Code:
     """A site's steps, being written."""
@@ -173,7 +177,7 @@ def _pushf(code: _Code, original: bytes) -> None:
 
 
 def _popf(code: _Code, original: bytes) -> None:
-    """Flags may change, for all that do are popped in the end: nothing is ever lost.
+    """Flags and the virtual IF may change, for all that do are popped in the end: nothing is lost.
 
     The first step reads all that POPF will, so no other faults on guest memory.
     """
@@ -402,6 +406,33 @@ class Site:
     def step_at(self, eip: int) -> Step | None:
         """The step that begins at an address; None if none does."""
         return next((step for step in self.steps if self.address + step.offset == eip), None)
+
+
+#: EFLAGS that LAHF takes, and OF, which it does not.
+_LAHF: Final = _mask("szapc")
+_OVERFLOW: Final = _mask("o")
+
+
+def put_back(step: Step, esp: int, eflags: int, read: Callable[[Field], int]) -> dict[str, int]:
+    """What must be set for the guest to stand at its site's start, when it stands at a step.
+
+    `esp` and `eflags` are the real ones, `read` reads the vCPU area. The keys are of `eax`, `ecx`,
+    `esp`, `eflags` and `if_word`.
+    """
+    values: dict[str, int] = {}
+    if Lost.EAX in step.lost:
+        values["eax"] = read(SAVE_EAX)
+    if Lost.ECX in step.lost:
+        values["ecx"] = read(SAVE_ECX)
+    if Lost.ESP in step.lost:
+        values["esp"] = (esp + 4) & 0xFFFFFFFF
+    if Lost.FLAGS in step.lost:
+        saved = read(SAVE_FLAGS)
+        flags = eflags & ~(_LAHF | _OVERFLOW) | saved >> 8 & _LAHF
+        values["eflags"] = flags | (_OVERFLOW if saved & 1 else 0)
+    if Lost.IF in step.lost:
+        values["if_word"] = read(SAVE_IF) & 0x100
+    return values
 
 
 # -- The list that goes with an image --------------------------------------------------------------
