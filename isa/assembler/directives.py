@@ -29,7 +29,7 @@ from isa.assembler.source import SearchPath
 from isa.encoder import Encoding, encode
 from isa.operands import Operand
 from isa.registers import AnyRegister
-from isa.sites import Form
+from isa.site_forms import Form
 
 MAXIMUM_DATA: Final = 64 << 20
 MAXIMUM_SPACE: Final = 1 << 32

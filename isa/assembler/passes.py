@@ -25,7 +25,7 @@ from isa.assembler.source import SearchPath
 from isa.encoder import Encoding, encode
 from isa.errors import EncodeError, SiteError
 from isa.operands import Immediate, Memory, Operand, Relative
-from isa.sites import code_of, form_of, replaced
+from isa.site_forms import code_of, form_of, replaced
 
 MAXIMUM_PASSES: Final = 100
 #: From this pass on no instruction shrinks any more.

@@ -22,17 +22,15 @@ from isa.operands import CS, SS, Memory, SegmentRegister
 from isa.paravirt import HYPERCALL_VECTOR, HYPERVISOR, NATIVE, VARIANTS
 from isa.row import Row
 from isa.sampling import random_instruction
-from isa.sites import (
+from isa.site_forms import (
     FORM_BY_NAME,
     GENERIC,
     GUARDED,
     MAXIMUM_LENGTH,
-    Site,
     form_of,
-    read_note,
     replaced,
-    write_note,
 )
+from isa.sites import Site, read_note, write_note
 from isa.table import ROWS
 from tests.assembler import nasm
 from tests.cli.support import seventeen, write_source

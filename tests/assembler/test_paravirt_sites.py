@@ -24,7 +24,8 @@ from isa.paravirt import (
     VCPU_PAGE,
     Field,
 )
-from isa.sites import FORMS, Site, form_of, put_back
+from isa.site_forms import FORMS, form_of
+from isa.sites import Site, put_back
 from tests.core.lab import CODE, CODE_OF, DATA_OF, FLAG, GP, PF, STACK, Lab, gate
 
 DIRECTORY, TABLE, FRAMES = 0x5000, 0x6000, 0x300000
