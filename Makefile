@@ -73,7 +73,8 @@ lint: tools
 	$(PYTHON) -m tests.style.compile_core gcc clang
 
 reference: build
-	$(PYTHON) -m isa.reference
+	$(PYTHON) -m isa.reference --write
+	$(PYTHON) -m hypervisor.hypercalls --write
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info emulator/_core*.so emulator/_core.c

@@ -17,7 +17,7 @@ _HEADER: Final = struct.Struct("<16sHHIIIIIHHHHHH")
 _PROGRAM_HEADER: Final = struct.Struct("<IIIIIIII")
 CLASS_32, LITTLE_ENDIAN = 1, 1
 TYPE_EXECUTABLE, MACHINE_386 = 2, 3
-PT_LOAD: Final = 1
+PT_LOAD, PT_NOTE = 1, 4
 
 
 class Segment(NamedTuple):
@@ -37,6 +37,7 @@ class Elf(NamedTuple):
 
     entry: int
     segments: tuple[Segment, ...]
+    notes: bytes = b""  #: of all PT_NOTE entries: what isa/sites.py reads
 
 
 def parse(image: bytes) -> Elf:
@@ -56,10 +57,13 @@ def parse(image: bytes) -> Elf:
     if table + count * _PROGRAM_HEADER.size > len(image):
         raise LoadError("ELF header: the program headers lie outside the file")
     segments: list[Segment] = []
+    notes = b""
     start: int | None = None
     for number in range(count):
         where = table + number * _PROGRAM_HEADER.size
         kind, offset, virtual, physical, filed, size, *_ = _PROGRAM_HEADER.unpack_from(image, where)
+        if kind == PT_NOTE:
+            notes += image[offset : offset + filed]
         if kind != PT_LOAD or size == 0 == filed:
             continue
         if offset + filed > len(image):
@@ -71,4 +75,4 @@ def parse(image: bytes) -> Elf:
             start = entry - virtual + physical
     if start is None:
         raise LoadError(f"ELF header: no segment holds the entry point {entry:#x}")
-    return Elf(start, tuple(segments))
+    return Elf(start, tuple(segments), notes)

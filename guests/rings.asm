@@ -59,6 +59,7 @@ on_fault:
 %endmacro
 
 ; From here on: ring 3.
+ring_3_code
 program:
     tell .hello
     mov ebx, 12

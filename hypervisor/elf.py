@@ -2,24 +2,27 @@
 
 The loader (emulator/loader.py) reads program headers, because they say what to run. Here the
 section headers are read, because they say what it meant: `disasm`, traces and fault reports name
-addresses by them. Nothing is trusted: any file may be handed in. lines.py decodes the line table,
-symbols.py answers "what is at this address".
+addresses by them, and a paravirtual image says where its sites are. Nothing is trusted: any file
+may be handed in. lines.py decodes the line table, symbols.py answers "what is at this address".
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hypervisor.errors import ImageError
+
+if TYPE_CHECKING:
+    from isa.sites import Site
 
 MAGIC: Final = b"\x7fELF"
 _HEADER: Final = struct.Struct("<16s2H5I6H")
 _SECTION: Final = struct.Struct("<10I")
 _SYMBOL: Final = struct.Struct("<3I2BH")
 _EM_386: Final = 3
-_SHT_SYMTAB, _SHT_NOBITS = 2, 8
+_SHT_SYMTAB, _SHT_NOTE, _SHT_NOBITS = 2, 7, 8
 _SHF_ALLOC, _SHF_EXECINSTR = 2, 4
 #: Types of symbols that stand for a place: none, object, function.
 _PLACES: Final = (0, 1, 2)
@@ -84,6 +87,34 @@ def _bytes_of(image: bytes, row: tuple[int, ...]) -> bytes:
 def _text(table: bytes, offset: int) -> str:
     end = table.find(b"\0", offset)
     return table[offset : end if end >= 0 else len(table)].decode("utf-8", "replace")
+
+
+def read_sites(sections: list[Section]) -> tuple[str, tuple[Site, ...]] | None:
+    """Variant and sites of a paravirtual image (isa/sites.py); None if it is another.
+
+    ImageError if the list of sites is broken, or its sites are not in the image.
+    """
+    notes = b"".join(section.data for section in sections if section.kind == _SHT_NOTE)
+    if not notes:
+        return None
+    from isa.errors import SiteError
+    from isa.sites import read_note
+
+    try:
+        found = read_note(notes)
+    except SiteError as error:
+        raise ImageError(str(error)) from None
+    if found is not None:
+        code = [section for section in sections if section.flags & _SHF_ALLOC]
+        for site in found[1]:
+            if not any(_holds(section, site) for section in code):
+                raise ImageError(f"no site stands at {site.address:#x}, where the list has one")
+    return found
+
+
+def _holds(section: Section, site: Site) -> bool:
+    offset = site.address - section.address
+    return offset >= 0 and section.data[offset : offset + site.size] == site.code
 
 
 def read_symbols(sections: list[Section]) -> list[Symbol]:

@@ -33,6 +33,10 @@ class EncodeError(IsaError):
     """No row encodes this mnemonic with these operands."""
 
 
+class SiteError(IsaError):
+    """A sensitive instruction that cannot be replaced, or a broken list of those that were."""
+
+
 class AssemblyError(IsaError):
     """A source with errors; its text is the full report, one paragraph an error."""
 

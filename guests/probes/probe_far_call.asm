@@ -25,6 +25,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     call GATE:0                         ; the offset is the gate's business
     mov ebx, cs
@@ -34,6 +35,7 @@ start:
     call KERNEL_CODE:behind_the_gate
     leave_ring_3
 
+ring_0_code
 ; Ring 0, on the stack the TSS names; the caller's CS and EIP lie on it.
 behind_the_gate:
     mov ecx, cs

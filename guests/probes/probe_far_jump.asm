@@ -25,6 +25,7 @@ start:
     attempt .direct, "JMP to the kernel's code segment"
     exit 0
 
+ring_3_code
 .ring_3:
     jmp USER_CODE & ~3:.landed
 .landed:

@@ -23,6 +23,7 @@ start:
     no "RET in ring 0, outwards: elsewhere."
     exit 0
 
+ring_3_code
 .ring_3:
     push USER_CODE
     push .landed
@@ -37,6 +38,7 @@ start:
     mov ebx, cs
     leave_ring_3
 
+ring_0_code
 ; As call_ring_3 does, but with RETF for IRET. The data segments are not set: on the way out the
 ; processor itself takes away those that ring 3 may not use.
 leave_by_retf:

@@ -30,6 +30,7 @@ breakpoint:
     mov dword [ebx + FRAME_EBX], 1
     ret
 
+ring_3_code
 gate_open:
     int 0x80
 

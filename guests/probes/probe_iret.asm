@@ -31,6 +31,7 @@ start:
     attempt .direct, "IRET into the kernel's code segment"
     exit 0
 
+ring_3_code
 .ring_3:
     push EFLAGS_IOPL
     push USER_CODE

@@ -33,6 +33,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .own:
     mov eax, USER_CODE
     lar ebx, eax

@@ -27,6 +27,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .own:
     mov eax, USER_DATA
     lsl ebx, eax

@@ -25,6 +25,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     mov ebx, cs
     mov ecx, ss

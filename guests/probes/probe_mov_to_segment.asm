@@ -26,6 +26,7 @@ start:
     attempt .use, "Use of the null selector"
     exit 0
 
+ring_3_code
 .own:
     mov eax, USER_DATA & ~3
     mov es, ax

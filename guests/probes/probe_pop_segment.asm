@@ -25,6 +25,7 @@ start:
     attempt .ring_0, "POP ES of the kernel's data segment"
     exit 0
 
+ring_3_code
 .own:
     push USER_DATA & ~3
     pop es

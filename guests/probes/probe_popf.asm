@@ -40,6 +40,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     push EFLAGS_IOPL | EFLAGS_CARRY     ; IF is not among them
     popf

@@ -27,6 +27,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     push cs
     pop ebx

@@ -27,6 +27,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     pushf
     pop ebx

@@ -24,6 +24,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     sgdt [table_register]
     leave_ring_3

@@ -30,6 +30,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     smsw bx
     leave_ring_3

@@ -21,6 +21,7 @@ start:
 .end:
     exit 0
 
+ring_3_code
 .ring_3:
     mov ebx, 0
     str bx

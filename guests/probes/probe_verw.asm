@@ -34,6 +34,7 @@ flags:
     movzx ebx, ah
     ret
 
+ring_3_code
 own:
     mov eax, USER_DATA
     verw ax

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from isa.assembler import Program
 
 FORMATS = {"bin": ".bin", "elf": ".elf"}
+PARAVIRT = ("hypervisor", "native")  # isa.paravirt.VARIANTS; a test compares
 
 
-def assemble_program(path: Path, include: Sequence[Path], defines: Mapping[str, str]) -> Program:
+def assemble_program(
+    path: Path, include: Sequence[Path], defines: Mapping[str, str], paravirt: str | None = None
+) -> Program:
     """Assemble a file; the guests' library is always on its search path. Warnings go to stderr."""
     from guests import LIB
     from isa.assembler import assemble_file
@@ -26,7 +29,7 @@ def assemble_program(path: Path, include: Sequence[Path], defines: Mapping[str, 
 
     read_file(path)  # says what is missing, with the status for it
     try:
-        program = assemble_file(path, include=[*include, LIB], defines=defines)
+        program = assemble_file(path, include=[*include, LIB], defines=defines, paravirt=paravirt)
     except AssemblyError as error:
         # The report is the message: a paragraph an error, as an assembler's user expects it.
         print(error, file=sys.stderr)
@@ -49,7 +52,23 @@ def parse_defines(words: Sequence[str]) -> dict[str, str]:
     return defines
 
 
-@click.command(short_help="Assemble a source to a flat binary or a multiboot ELF.")
+class AsmCommand(click.Command):
+    """Lets `--paravirt` stand without a value, which click cannot do before an argument."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = [f"--paravirt={PARAVIRT[0]}" if arg == "--paravirt" else arg for arg in args]
+        return super().parse_args(ctx, words)
+
+
+def choose_format(given: str | None, output: Path | None, paravirt: str | None) -> str:
+    """The format asked for, or else the one that fits."""
+    if paravirt is not None and given == "bin":
+        raise click.UsageError("-f bin: a flat binary cannot hold the list of sites; use -f elf")
+    elf = paravirt is not None or (output is not None and output.suffix == ".elf")
+    return given or ("elf" if elf else "bin")
+
+
+@click.command(cls=AsmCommand, short_help="Assemble a source to a flat binary or a multiboot ELF.")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -61,7 +80,7 @@ def parse_defines(words: Sequence[str]) -> dict[str, str]:
 @click.option(
     *("-f", "output_format"),
     type=click.Choice(list(FORMATS)),
-    help="Format; elf if FILE ends in .elf, else bin.",
+    help="Format; elf if FILE ends in .elf or with --paravirt, else bin.",
 )
 @click.option(
     *("-l", "listing"), type=click.Path(path_type=Path), metavar="FILE", help="Write a listing."
@@ -76,6 +95,12 @@ def parse_defines(words: Sequence[str]) -> dict[str, str]:
 @click.option(
     *("-D", "defines"), multiple=True, metavar="NAME=VALUE", help="Define a macro; repeatable."
 )
+@click.option(
+    "--paravirt",
+    type=click.Choice(PARAVIRT),
+    metavar="[=native]",
+    help="Replace what is sensitive in kernel code; native: its twin for the bare machine.",
+)
 def command(
     source: Path,
     output: Path | None,
@@ -83,14 +108,15 @@ def command(
     listing: Path | None,
     include: tuple[Path, ...],
     defines: tuple[str, ...],
+    paravirt: str | None,
 ) -> None:
     """Assemble SOURCE, written in NASM's syntax, to the bytes that `nasm -Ox` makes of it.
 
-    The guests' library (`%include "guest.inc"`) is always found.
+    The guests' library (`%include "guest.inc"`) is always found. With --paravirt the bytes are not
+    NASM's: sensitive instructions become sites, but for code under `%pragma seventeen user`.
     """
-    if output_format is None:
-        output_format = "elf" if output is not None and output.suffix == ".elf" else "bin"
-    program = assemble_program(source, include, parse_defines(defines))
+    output_format = choose_format(output_format, output, paravirt)
+    program = assemble_program(source, include, parse_defines(defines), paravirt)
     target = output or source.with_suffix(FORMATS[output_format])
     if target.exists() and target.samefile(source):
         raise StopError(Stop.USAGE, f"{target}: would overwrite the source")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from isa.assembler.diagnostics import Location, Reporter, SourceError, TooManyErrors
 from isa.assembler.expressions import absolute
-from isa.assembler.passes import Assembly
+from isa.assembler.passes import Assembly, Emission
 from isa.assembler.preprocess import Preprocessor
 from isa.assembler.program import (
     DEFAULT_ORIGIN,
@@ -19,6 +19,8 @@ from isa.assembler.program import (
     Symbol,
 )
 from isa.assembler.source import SearchPath, read_text
+from isa.paravirt import VARIANTS
+from isa.sites import Site
 
 #: What a source can ask about its assembler. It is told the NASM whose bytes these are.
 _PREDEFINED = {
@@ -44,15 +46,19 @@ def assemble(
     include: Sequence[Path] = (),
     defines: Mapping[str, str] | None = None,
     origin: int = DEFAULT_ORIGIN,
+    paravirt: str | None = None,
 ) -> Program:
     """Assemble a source text, to lie at `origin` unless the source itself says `org`.
 
     `name` is what errors call the text; included files are looked for beside it, then in
-    `include`. Raises `AssemblyError` with every error found.
+    `include`. `paravirt` is None, or the variant of a paravirtual image that is wanted:
+    "hypervisor" or "native" (`isa/sites.py`). Raises `AssemblyError` with every error found.
     """
+    if paravirt is not None and paravirt not in VARIANTS:
+        raise ValueError(f"paravirt: expected one of {VARIANTS} or None, found {paravirt!r}")
     reporter = Reporter()
     search = SearchPath(tuple(include), name)
-    assembly = Assembly(reporter, search, origin)
+    assembly = Assembly(reporter, search, origin, paravirt)
     preprocessor = Preprocessor(reporter, search, assembly.evaluate_text)
     preprocessor.predefine({**_PREDEFINED, "__FILE__": f'"{name}"', **(defines or {})})
     with suppress(TooManyErrors):
@@ -67,6 +73,7 @@ def assemble_file(
     include: Sequence[Path] = (),
     defines: Mapping[str, str] | None = None,
     origin: int = DEFAULT_ORIGIN,
+    paravirt: str | None = None,
 ) -> Program:
     """Assemble a file; as `assemble`. A file that cannot be read is an `AssemblyError` too."""
     reporter = Reporter()
@@ -76,7 +83,9 @@ def assemble_file(
         reporter.error(Location(str(path), 0), 0, error.message)
         reporter.raise_if_errors()
         raise AssertionError from None
-    return assemble(text, name=str(path), include=include, defines=defines, origin=origin)
+    return assemble(
+        text, name=str(path), include=include, defines=defines, origin=origin, paravirt=paravirt
+    )
 
 
 def _program(assembly: Assembly, name: str, source: str) -> Program:
@@ -99,6 +108,8 @@ def _program(assembly: Assembly, name: str, source: str) -> Program:
         lines=_lines(assembly),
         listing_entries=tuple(_listing(assembly)),
         warnings=tuple(assembly.reporter.warnings),
+        paravirt=assembly.paravirt,
+        sites=_sites(assembly),
     )
 
 
@@ -124,21 +135,33 @@ def _lines(assembly: Assembly) -> tuple[LineEntry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.address))
 
 
+def _site(assembly: Assembly, emission: Emission) -> Site:
+    site, variant = emission.site, assembly.paravirt
+    assert site is not None
+    assert variant is not None
+    address = emission.section.address + emission.offset
+    return Site(address, site.form.name, site.original, variant)
+
+
+def _sites(assembly: Assembly) -> tuple[Site, ...]:
+    sites = [_site(assembly, emission) for emission in assembly.emissions if emission.site]
+    return tuple(sorted(sites, key=lambda site: site.address))
+
+
 def _listing(assembly: Assembly) -> list[ListingEntry]:
-    made: dict[int, list[tuple[int, bytes, int]]] = {}
+    made: dict[int, list[Emission]] = {}
     for emission in assembly.emissions:
-        made.setdefault(id(emission.placed), []).append(
-            (emission.offset, emission.data, emission.reserved)
-        )
+        made.setdefault(id(emission.placed), []).append(emission)
     entries = []
     for placed in assembly.listed:
         source = placed.source
         pieces = made.get(id(placed), [])
-        offset = pieces[0][0] if pieces else None
-        data = b"".join(piece[1] for piece in pieces)
-        reserved = sum(piece[2] for piece in pieces)
+        offset = pieces[0].offset if pieces else None
+        data = b"".join(piece.data for piece in pieces)
+        reserved = sum(piece.reserved for piece in pieces)
+        sites = tuple((piece.offset, _site(assembly, piece)) for piece in pieces if piece.site)
         entries.append(
             ListingEntry(source.location.line, source.written, offset, data, reserved,
-                         len(source.location.calls))
+                         len(source.location.calls), sites)
         )  # fmt: skip
     return entries

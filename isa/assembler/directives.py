@@ -29,6 +29,7 @@ from isa.assembler.source import SearchPath
 from isa.encoder import Encoding, encode
 from isa.operands import Operand
 from isa.registers import AnyRegister
+from isa.site_forms import Form
 
 MAXIMUM_DATA: Final = 64 << 20
 MAXIMUM_SPACE: Final = 1 << 32
@@ -55,6 +56,15 @@ class Placed:
     source: SourceLine
     line: nodes.Line
     memo: Memo = field(default_factory=Memo)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What stands in a paravirtual image for an instruction (`isa/sites.py`)."""
+
+    form: Form
+    original: bytes
+    code: bytes
 
 
 class Directives(ABC):
@@ -92,10 +102,13 @@ class Directives(ABC):
     def instruction(self, node: nodes.Instruction) -> Encoding: ...
 
     @abstractmethod
+    def replacement(self, encoding: Encoding) -> Replacement | None: ...
+
+    @abstractmethod
     def check_encoding(self, node: nodes.Instruction, encoding: Encoding) -> None: ...
 
     @abstractmethod
-    def emit(self, data: bytes) -> None: ...
+    def emit(self, data: bytes, site: Replacement | None = None) -> None: ...
 
     @abstractmethod
     def reserve(self, count: int) -> None: ...
@@ -112,6 +125,7 @@ class Directives(ABC):
         self.used = {".text"}
         self._org: int | None = None
         self._files: dict[str, bytes] = {}
+        self._prefixed: tuple[Section, int] | None = None  #: where a lone prefix ended
         self._structure: tuple[str, Section, str] | None = None
         self._instance: tuple[str, int] | None = None
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -125,7 +139,7 @@ class Directives(ABC):
             section.data.clear()
         self.section = self.sections[".text"]
         self.scope = ""
-        self._org = self._structure = self._instance = None
+        self._org = self._structure = self._instance = self._prefixed = None
 
     def unfinished(self) -> str | None:
         """What was begun and never ended."""
@@ -159,10 +173,23 @@ class Directives(ABC):
         encoding = self.instruction(node)
         if self.final:
             self.check_encoding(node, encoding)
-        self.emit(encoding.data)
+        self._put(node, encoding)
+
+    def _put(self, node: nodes.Instruction, encoding: Encoding, count: int = 1) -> None:
+        """Emit an instruction so many times, or what replaces it."""
+        site = self.replacement(encoding)
+        if site is None:
+            self._emit_times(encoding.data, count)
+            return
+        if self._prefixed == (self.section, self.section.offset):
+            raise SourceError(f"'{node.mnemonic}' is replaced: its prefix must stand on its line")
+        self.check_room(len(site.code) * count)
+        for _ in range(count):
+            self.emit(site.code, site)
 
     def _do_loneprefix(self, node: nodes.LonePrefix) -> None:
         self.emit(self._prefix_alone(node))
+        self._prefixed = self.section, self.section.offset
 
     def _prefix_alone(self, node: nodes.LonePrefix) -> bytes:
         # A prefix before nop is nop's bytes after the prefix's.
@@ -269,7 +296,7 @@ class Directives(ABC):
         if not self._is_relative(encoding):
             if self.final:
                 self.check_encoding(body, encoding)
-            self._emit_times(encoding.data, count)
+            self._put(body, encoding, count)
             return
         if count > MAXIMUM_JUMPS:
             raise SourceError(f"a jump can be repeated at most {MAXIMUM_JUMPS} times", body.column)
@@ -298,12 +325,22 @@ class Directives(ABC):
         section.align = max(section.align, min(boundary, 1 << 20))
         start = section.address if section.absolute else 0
         padding = -(section.offset - start) % boundary
-        if node.fill is not None:
+        if isinstance(node.fill, nodes.Instruction):
+            self._fill(node.fill, padding)
+        elif node.fill is not None:
             self._repeat(node.fill, padding)
         elif node.reserve or section.nobits or section.absolute:
             self.reserve(padding)
         else:
             self._emit_times(encode("nop").data, padding)
+
+    def _fill(self, body: nodes.Instruction, count: int) -> None:
+        """Fill with an instruction, which is never replaced: its size is what matters."""
+        encoding = self.instruction(body)
+        if self._is_relative(encoding):
+            self._repeat_instruction(body, count)
+        else:
+            self._emit_times(encoding.data, count)
 
     # -- Sections and symbols --------------------------------------------------------------------
 

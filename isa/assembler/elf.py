@@ -3,7 +3,9 @@
 Each section with contents becomes a PT_LOAD of its own, at the address it was assembled for. A
 multiboot loader looks for the header in the first 8 KiB of the *file*; where the source has none
 there, a section `.multiboot` of its own is put right behind the program headers. It is not loaded,
-so nothing in memory moves. Reference: multiboot 0.6.96, 3.1; System V ABI, i386 supplement.
+so nothing in memory moves. A paravirtual image carries the list of its sites as a note
+(`isa/sites.py`), in a section of its own that is not loaded either. Reference: multiboot 0.6.96,
+3.1; System V ABI, i386 supplement.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from typing import Final
 
 from isa.assembler.dwarf import debug_sections
 from isa.assembler.program import Program, Segment, Symbol
+from isa.sites import NOTE_SECTION, write_note
 
 MULTIBOOT_MAGIC: Final = 0x1BADB002
 MULTIBOOT_FLAGS: Final = 2  #: the loader shall say how much memory there is
 MULTIBOOT_SEARCH: Final = 8192
-_PROGBITS, _SYMTAB, _STRTAB, _NOBITS = 1, 2, 3, 8
+_PROGBITS, _SYMTAB, _STRTAB, _NOTE, _NOBITS = 1, 2, 3, 7, 8
+_PT_LOAD, _PT_NOTE = 1, 4
 _WRITE, _ALLOC, _EXEC = 1, 2, 4
 _ABSOLUTE: Final = 0xFFF1
 _HEADER_SIZE, _PROGRAM_SIZE, _SECTION_SIZE, _SYMBOL_SIZE = 52, 32, 40, 16
@@ -108,6 +112,9 @@ def _sections(program: Program, *, with_header: bool) -> list[_Section]:
         sections.append(_Section(".multiboot", _PROGBITS, 0, 0, header, len(header), 4))
     first = len(sections) + 1
     sections += [_loaded(segment) for segment in program.segments]
+    if program.paravirt is not None:
+        note = write_note(program.paravirt, program.sites)
+        sections.append(_Section(NOTE_SECTION, _NOTE, 0, 0, note, len(note), 4))
     for name, data in debug_sections(program).items():
         sections.append(_Section(name, _PROGBITS, 0, 0, data, len(data)))
     strings, table, local = _symbol_table(program, first)
@@ -123,9 +130,23 @@ def _sections(program: Program, *, with_header: bool) -> list[_Section]:
 def _program_header(segment: Segment, offset: int) -> bytes:
     flags = 4 | (2 if segment.writable else 0) | (1 if segment.executable else 0)
     return struct.pack(
-        "<8I", 1, offset, segment.linked_address, segment.address, len(segment.data),
+        "<8I", _PT_LOAD, offset, segment.linked_address, segment.address, len(segment.data),
         segment.memory_size, flags, _FILE_ALIGN,
     )  # fmt: skip
+
+
+def _program_headers(program: Program, sections: list[_Section], offsets: list[int]) -> bytes:
+    """One for each segment, and one for the note."""
+    first = next((i for i, section in enumerate(sections) if section.flags & _ALLOC), 0)
+    rows = [
+        _program_header(segment, offsets[first + number])
+        for number, segment in enumerate(program.segments)
+    ]
+    for section, offset in zip(sections, offsets, strict=True):
+        if section.kind == _NOTE:
+            size = len(section.data)
+            rows.append(struct.pack("<8I", _PT_NOTE, offset, 0, 0, size, size, 4, section.align))
+    return b"".join(rows)
 
 
 def _section_headers(sections: list[_Section], offsets: Iterable[int], names: list[int]) -> bytes:
@@ -146,7 +167,8 @@ def _build(program: Program, *, with_header: bool) -> bytes:
     names.append(strings.add(".shstrtab"))
     text = bytes(strings.data)
     sections.append(_Section(".shstrtab", _STRTAB, 0, 0, text, len(text)))
-    image = bytearray(_HEADER_SIZE + _PROGRAM_SIZE * len(program.segments))
+    count = len(program.segments) + sum(section.kind == _NOTE for section in sections)
+    image = bytearray(_HEADER_SIZE + _PROGRAM_SIZE * count)
     offsets = []
     for section in sections:
         # A segment's place in the file and in memory must agree modulo p_align.
@@ -157,14 +179,12 @@ def _build(program: Program, *, with_header: bool) -> bytes:
     image += bytes(-len(image) % 4)
     table = len(image)
     image += _section_headers(sections, offsets, names)
-    first = 1 if with_header else 0
-    for number, segment in enumerate(program.segments):
-        at = _HEADER_SIZE + _PROGRAM_SIZE * number
-        image[at : at + _PROGRAM_SIZE] = _program_header(segment, offsets[first + number])
+    headers = _program_headers(program, sections, offsets)
+    image[_HEADER_SIZE : _HEADER_SIZE + len(headers)] = headers
     identity = b"\x7fELF" + bytes([1, 1, 1]) + bytes(9)
     image[:_HEADER_SIZE] = identity + struct.pack(
         "<HHIIIIIHHHHHH", 2, 3, 1, program.entry, _HEADER_SIZE, table, 0, _HEADER_SIZE,
-        _PROGRAM_SIZE, len(program.segments), _SECTION_SIZE, len(sections) + 1, len(sections),
+        _PROGRAM_SIZE, count, _SECTION_SIZE, len(sections) + 1, len(sections),
     )  # fmt: skip
     return bytes(image)
 

@@ -1,14 +1,28 @@
-"""The listing: each line with its number, its offset and its bytes, as `nasm -l` lays it out."""
+"""The listing: each line with its number, its offset and its bytes, as `nasm -l` lays it out.
+
+A site of a paravirtual image is listed instruction by instruction below the line that it is of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from isa.assembler.program import ListingEntry
+from isa.disassembler import disassemble
+from isa.sites import Site
 
 _BYTES_PER_LINE: Final = 9
 _MAXIMUM_ROWS: Final = 64
+
+
+def _site_rows(offset: int, site: Site) -> Iterator[tuple[str, str]]:
+    """Column and text of each instruction of a site; in brackets, what stands behind its `int`."""
+    yield f"{offset:08X} <{site.form} {site.size:X}h>", ""
+    executed = {offset + step.offset for step in site.steps}
+    for line in disassemble(site.code, offset):
+        text = line.text if line.address in executed else f"({line.text})"
+        yield f"{line.address:08X} {line.bytes.hex().upper()}", f"| {text}"
 
 
 def _rows(entry: ListingEntry) -> list[str]:
@@ -33,7 +47,10 @@ def write_listing(entries: Iterable[ListingEntry]) -> str:
     lines = []
     for entry in entries:
         mark = f"<{entry.depth}>" if entry.depth else ""
-        for number, column in enumerate(_rows(entry)):
-            text = entry.text if number == 0 else ""
+        rows = [(column, "") for column in _rows(entry)]
+        if entry.sites:
+            rows = [row for offset, site in entry.sites for row in _site_rows(offset, site)]
+        for number, (column, text) in enumerate(rows[:_MAXIMUM_ROWS]):
+            text = entry.text if number == 0 else text
             lines.append(f"{entry.line:6} {column:<28} {mark:>4} {text}".rstrip())
     return "\n".join(lines) + "\n" if lines else ""

@@ -16,15 +16,16 @@ from typing import Final
 from isa.assembler import nodes
 from isa.assembler.address import operand_of
 from isa.assembler.diagnostics import Location, Reporter, SourceError
-from isa.assembler.directives import Directives, Placed
+from isa.assembler.directives import Directives, Placed, Replacement
 from isa.assembler.expressions import UNDEFINED, Hint, Linear, Value, known, number
 from isa.assembler.parser import parse_expression, parse_line
 from isa.assembler.preprocess import SourceLine
 from isa.assembler.sections import Section, place
 from isa.assembler.source import SearchPath
 from isa.encoder import Encoding, encode
-from isa.errors import EncodeError
+from isa.errors import EncodeError, SiteError
 from isa.operands import Immediate, Memory, Operand, Relative
+from isa.site_forms import code_of, form_of, replaced
 
 MAXIMUM_PASSES: Final = 100
 #: From this pass on no instruction shrinks any more.
@@ -48,14 +49,18 @@ class Emission:
     offset: int
     data: bytes
     reserved: int
+    site: Replacement | None = None
 
 
 class Assembly(Directives):
     """The state of one run over all passes."""
 
-    def __init__(self, reporter: Reporter, search: SearchPath, origin: int) -> None:
+    def __init__(
+        self, reporter: Reporter, search: SearchPath, origin: int, paravirt: str | None = None
+    ) -> None:
         super().__init__(search, origin)
         self.reporter = reporter
+        self.paravirt = paravirt
         self.listed: list[Placed] = []  #: every line, for the listing
         self.placed: list[Placed] = []  #: those that say something
         self.symbols: dict[str, SymbolState] = {}
@@ -192,7 +197,7 @@ class Assembly(Directives):
         except SourceError as error:
             column = error.column or getattr(line.statement, "column", 0)
             self.complain(column, error.message)
-        except EncodeError as error:
+        except (EncodeError, SiteError) as error:
             self.complain(getattr(line.statement, "column", 0), str(error))
 
     def complain(self, column: int, message: str) -> None:
@@ -265,6 +270,17 @@ class Assembly(Directives):
             node.encoding = encoding
         return encoding
 
+    def replacement(self, encoding: Encoding) -> Replacement | None:
+        """What an instruction at the current place becomes; None: it stays as it is."""
+        assert self.placed_now is not None
+        if self.paravirt is None or self.placed_now.source.user or not replaced(encoding.row):
+            return None
+        form = form_of(encoding.data)
+        if form is None:
+            return None
+        code = code_of(self.paravirt, form, encoding.data)
+        return Replacement(form, encoding.data, code)
+
     def check_encoding(self, node: nodes.Instruction, encoding: Encoding) -> None:
         """In the last pass: say what is wrong with an instruction that has been encoded."""
         for warning in encoding.warnings:
@@ -279,7 +295,7 @@ class Assembly(Directives):
                 message = f"short jump is out of range: {distance} bytes, at most -128 to 127"
                 self.complain(node.operands[0].column, message)
 
-    def emit(self, data: bytes) -> None:
+    def emit(self, data: bytes, site: Replacement | None = None) -> None:
         """Put bytes at the current place."""
         section = self.section
         if section.nobits or section.absolute:
@@ -290,7 +306,7 @@ class Assembly(Directives):
         if self.final:
             assert self.placed_now is not None
             self.emissions.append(
-                Emission(self.placed_now, section, section.offset, bytes(data), 0)
+                Emission(self.placed_now, section, section.offset, bytes(data), 0, site)
             )
             section.data += data
         section.offset += len(data)

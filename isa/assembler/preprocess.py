@@ -38,6 +38,7 @@ class SourceLine:
     text: str
     written: str
     location: Location
+    user: bool = False  #: marked as code of ring 3: `%pragma seventeen user`
 
 
 @dataclass(eq=False, slots=True)
@@ -79,6 +80,7 @@ class Preprocessor:
         self.frames: list[Frame] = []
         self.conditions = Conditions(self)
         self.location = Location("", 0)
+        self.user = False  #: lines are code of ring 3 from here on
         self.contexts: list[tuple[str, int]] = []  #: name and number, the innermost last
         self._collection: Collection | None = None
         self._budget = MAXIMUM_LINES
@@ -181,10 +183,10 @@ class Preprocessor:
         call = self._find_call(text)
         if call is None:
             written = line.written if text == line.text else text
-            yield SourceLine(text, written, line.location)
+            yield SourceLine(text, written, line.location, self.user)
             return
         label, invocation = call
-        yield SourceLine(label, line.written, line.location)
+        yield SourceLine(label, line.written, line.location, self.user)
         self._enter(invocation, line)
 
     def _find_call(self, text: str) -> tuple[str, Invocation] | None:
@@ -414,6 +416,18 @@ class Preprocessor:
     def _do_warning(self, name: str, rest: str, line: BodyLine) -> None:
         self.reporter.warning(line.location, 0, self._message(rest), line.written)
 
+    def _do_pragma(self, name: str, rest: str, line: BodyLine) -> None:
+        """Ours says whose code follows; those of others are not for us (nor ours for NASM)."""
+        facility, *words = rest.lower().split() or [""]
+        if facility != "seventeen":
+            return
+        if words not in (["user"], ["kernel"]):
+            found = " ".join(words) or "end of line"
+            raise SourceError(
+                f"expected 'user' or 'kernel' after '%pragma seventeen', found {found}"
+            )
+        self.user = words == ["user"]
+
     def _do_nothing(self, name: str, rest: str, line: BodyLine) -> None:
         pass
 
@@ -430,7 +444,7 @@ def _quote(data: bytes) -> str:
 
 _SYNONYMS: Final = {
     "imacro": "macro", "rmacro": "macro", "irmacro": "macro", "xdefine": "define",
-    "idefine": "define", "ixdefine": "define", "iassign": "assign", "pragma": "nothing",
+    "idefine": "define", "ixdefine": "define", "iassign": "assign",
     "line": "nothing", "use": "nothing", "endmacro": "end", "endm": "end", "endrep": "end",
     "unimacro": "unmacro", "idefstr": "defstr",
 }  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Final
 
 from isa.assembler.diagnostics import Diagnostic
 from isa.errors import AssemblyError
+from isa.sites import Site
 
 #: Where a flat binary is loaded, and a program without `org` begins (guest-physical).
 DEFAULT_ORIGIN: Final = 0x100000
@@ -63,6 +64,7 @@ class ListingEntry:
     data: bytes
     reserved: int
     depth: int  #: of macro calls
+    sites: tuple[tuple[int, Site], ...] = ()  #: with the offset of each
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Program:
     lines: tuple[LineEntry, ...]  #: by address
     listing_entries: tuple[ListingEntry, ...]
     warnings: tuple[Diagnostic, ...] = ()
+    paravirt: str | None = None  #: the variant of a paravirtual image (`isa/paravirt.py`), or None
+    sites: tuple[Site, ...] = ()  #: of a paravirtual image, by address
 
     @property
     def origin(self) -> int:

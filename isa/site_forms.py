@@ -1,0 +1,340 @@
+"""What a site is made of: forms, their steps under a hypervisor, and their padded twins.
+
+A form is a kind of site; which one an instruction gets follows from its row. `isa/sites.py` says
+what sites are for and what a hypervisor does with them; this module writes their code, by the
+encoder, so that no byte of it is spelled out. `isa/paravirt.py` has the memory they work on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+from isa.decoder import decode
+from isa.encoder import encode
+from isa.errors import DecodeError, SiteError
+from isa.operands import (
+    CS,
+    DS,
+    EAX,
+    ECX,
+    ESP,
+    GENERAL,
+    SEGMENT_PREFIXES,
+    SS,
+    Immediate,
+    Memory,
+    Operand,
+    Relative,
+    SegmentRegister,
+)
+from isa.paravirt import (
+    FLAGS_BASE,
+    GUARD,
+    HYPERCALL_VECTOR,
+    HYPERVISOR,
+    IF_FLAG,
+    IF_WORD,
+    SAVE_EAX,
+    SAVE_ECX,
+    SAVE_FLAGS,
+    SAVE_IF,
+    Field,
+)
+from isa.row import FLAG_BITS, Row
+
+MAXIMUM_LENGTH: Final = 15
+
+
+class Lost(Enum):
+    """Guest state that a site has overwritten, and where it is."""
+
+    EAX = "eax"  #: in SAVE_EAX
+    ECX = "ecx"  #: in SAVE_ECX
+    ESP = "esp"  #: four bytes below where it was: add 4
+    FLAGS = "flags"  #: SF ZF AF PF CF and OF, in SAVE_FLAGS
+    IF = "if"  #: if_word, in SAVE_IF
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction of a site."""
+
+    offset: int  #: from the site's start, bytes
+    code: bytes
+    weight: int  #: ticks of guest time when it retires: 0 or 1
+    lost: frozenset[Lost] = frozenset()  #: what differs from the site's start when it begins
+
+    @property
+    def length(self) -> int:
+        return len(self.code)
+
+
+class _Code:
+    """A site's steps, being written."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.steps: list[Step] = []
+
+    def step(self, code: bytes, lost: Iterable[Lost] = (), *, weight: int = 0) -> None:
+        self.steps.append(Step(len(self.data), code, weight, frozenset(lost)))
+        self.data += code
+
+    def do(self, mnemonic: str, *operands: Operand, lost: Iterable[Lost] = ()) -> None:
+        self.step(encode(mnemonic, operands, address=len(self.data)).data, lost)
+
+    def hypercall(self, original: bytes, lost: Iterable[Lost] = ()) -> None:
+        """The exit, and the instruction it asks for, which is never reached."""
+        self.do("int", Immediate(HYPERCALL_VECTOR, 0), lost=lost)
+        self.data += original
+
+    def last_counts(self) -> None:
+        """Give the last step weight 1."""
+        last = self.steps.pop()
+        self.steps.append(Step(last.offset, last.code, 1, last.lost))
+
+
+_EAX, _ECX, _AL = GENERAL[32][EAX], GENERAL[32][ECX], GENERAL[8][EAX]
+
+
+def _field(field: Field) -> Memory:
+    # Through SS: a kernel has one at all times, of its own; DS may be a program's.
+    return Memory(None, None, 1, field.address, field.size * 8, SS)
+
+
+def _stack(offset: int, size: int) -> Memory:
+    return Memory(ESP, None, 1, offset, size)
+
+
+def _number(value: int) -> Immediate:
+    return Immediate(value, 0)
+
+
+def flag_mask(letters: str) -> int:
+    """EFLAGS bits by the letters of `isa/row.py`; IOPL has two."""
+    return sum((3 if letter == "l" else 1) << FLAG_BITS[letter] for letter in letters)
+
+
+# -- What each form is under a hypervisor ----------------------------------------------------------
+
+
+def _generic(code: _Code, original: bytes) -> None:
+    code.hypercall(original)
+
+
+def _guarded(code: _Code, original: bytes) -> None:
+    """DS, ES, FS and GS show and take the guest's own selectors, if the hypervisor says so."""
+    code.do("mov", _field(GUARD), _EAX)
+    code.step(original, weight=1)
+
+
+def _cli(code: _Code, original: bytes) -> None:
+    code.do("mov", _field(IF_FLAG), _number(0))
+    code.last_counts()
+
+
+def _sti(code: _Code, original: bytes) -> None:
+    code.do("mov", _field(IF_FLAG), _number(1))
+    code.last_counts()
+
+
+def _pushf(code: _Code, original: bytes) -> None:
+    """No flag may change, so sums are LEA's. Only the first two steps can fault."""
+    code.do("mov", _field(SAVE_EAX), _EAX)
+    code.step(original)
+    code.do("mov", _field(SAVE_ECX), _ECX, lost={Lost.ESP})
+    code.do("mov", _EAX, _field(IF_WORD), lost={Lost.ESP})
+    code.do("mov", _ECX, _field(FLAGS_BASE), lost={Lost.ESP, Lost.EAX})
+    both = {Lost.EAX, Lost.ECX}
+    code.do("lea", _ECX, Memory(ECX, EAX, 2, 0), lost={Lost.ESP, *both})
+    code.do("pop", _EAX, lost={Lost.ESP, *both})
+    code.do("lea", _EAX, Memory(EAX, ECX, 1, 0), lost=both)
+    code.do("push", _EAX, lost=both)
+    code.do("mov", _EAX, _field(SAVE_EAX), lost={Lost.ESP, *both})
+    code.do("mov", _ECX, _field(SAVE_ECX), lost={Lost.ESP, Lost.ECX})
+    code.last_counts()
+
+
+def _popf(code: _Code, original: bytes) -> None:
+    """Flags and the virtual IF may change, for all that do are popped in the end: nothing is lost.
+
+    The first step reads all that POPF will, so no other faults on guest memory.
+    """
+    code.do("test", _stack(0, 32), _number(flag_mask("tln")))
+    fast = len(code.data) + 2 + 2 + len(original)
+    code.do("jz", Relative(fast, 8))
+    code.hypercall(original)
+    code.do("bt", _stack(0, 32), _number(FLAG_BITS["i"]))
+    code.do("setc", _field(IF_FLAG))
+    code.step(original, weight=1)
+
+
+def _iret(code: _Code, original: bytes) -> None:
+    """To ring 3 with IF = 1 and nothing unusual, without an exit; else a hypercall.
+
+    The real IRET may still fault, with flags and virtual IF as they were before: hence the saving.
+    """
+    eax, flags = Lost.EAX, Lost.FLAGS
+    unusual, ring = flag_mask("tlnrv"), 3
+    code.do("mov", _field(SAVE_EAX), _EAX)
+    code.do("lahf")
+    code.do("seto", _AL, lost={eax})
+    code.do("mov", _field(SAVE_FLAGS), _EAX, lost={eax})
+    code.do("mov", _EAX, _field(IF_WORD), lost={eax})
+    code.do("mov", _field(SAVE_IF), _EAX, lost={eax})
+    code.do("mov", _EAX, _stack(8, 32), lost={eax})
+    code.do("mov", _AL, _stack(4, 8), lost={eax})
+    code.do("and", _EAX, _number(unusual | flag_mask("i") | ring), lost={eax})
+    code.do("cmp", _EAX, _number(flag_mask("i") | ring), lost={eax, flags})
+    code.do("mov", _EAX, _field(SAVE_EAX), lost={eax, flags})
+    fast_size = len(encode("mov", (_field(IF_FLAG), _number(1))).data) + len(original)
+    code.do("jnz", Relative(len(code.data) + 2 + fast_size, 8), lost={flags})
+    code.do("mov", _field(IF_FLAG), _number(1), lost={flags})
+    code.step(original, {flags, Lost.IF}, weight=1)
+    code.hypercall(original, {flags})
+
+
+# -- Forms -----------------------------------------------------------------------------------------
+
+
+class Twin(Enum):
+    """How the native variant pads the original."""
+
+    PREFIXES = "prefixes"  #: one instruction
+    #: The original, then no-operations, of which the last counts; no interrupt is taken between
+    #: them, for PUSHF lets none in that was not taken before it.
+    FIRST = "first"
+    #: The original, then bytes that are never reached.
+    ONLY = "only"
+    #: No-operations, then the original: POPF may let an interrupt in, which must find EIP behind
+    #: the site.
+    LAST = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A kind of site."""
+
+    number: int  #: in a note
+    name: str
+    write: Callable[[_Code, bytes], None]
+    twin: Twin
+    opcode: bytes | None = None  #: the only bytes it can stand for; None: any
+    room: int = MAXIMUM_LENGTH  #: the longest original it can stand for, bytes
+
+
+GENERIC: Final = Form(1, "hypercall", _generic, Twin.PREFIXES, room=MAXIMUM_LENGTH - 2)
+GUARDED: Final = Form(2, "guarded", _guarded, Twin.PREFIXES, room=MAXIMUM_LENGTH - 6)
+FORMS: Final = (
+    GENERIC,
+    GUARDED,
+    Form(3, "cli", _cli, Twin.PREFIXES, b"\xfa"),
+    Form(4, "sti", _sti, Twin.PREFIXES, b"\xfb"),
+    Form(5, "pushf", _pushf, Twin.FIRST, b"\x9c"),
+    Form(6, "popf", _popf, Twin.LAST, b"\x9d"),
+    Form(7, "iret", _iret, Twin.ONLY, b"\xcf"),
+)
+FORM_BY_NAME: Final = {form.name: form for form in FORMS}
+FORM_BY_NUMBER: Final = {form.number: form for form in FORMS}
+
+#: Forms by a row's body, where it is not GENERIC. INT n leaves ring 1 by itself, by a gate.
+_FORM_OF_BODY: Final[dict[str, Form | None]] = {
+    **{name: FORM_BY_NAME[name] for name in ("cli", "sti", "pushf", "popf", "iret")},
+    **dict.fromkeys(("mov_from_sreg", "mov_to_sreg", "push_sreg", "pop_sreg"), GUARDED),
+    **dict.fromkeys(("lds", "les", "lfs", "lgs"), GUARDED),
+    **dict.fromkeys(("int", "int3", "into")),
+}
+#: Privileges that ring 1 has not. RDTSC's depends on CR4.TSD, which the hypervisor can set.
+_REFUSED: Final = frozenset({"cpl0", "iopl", "io"})
+
+
+def replaced(row: Row) -> bool:
+    """Whether kernel code cannot execute a row in ring 1 as it does in ring 0."""
+    sensitive = row.unsafe or row.privilege in _REFUSED
+    return sensitive and _FORM_OF_BODY.get(row.body, GENERIC) is not None
+
+
+@lru_cache(maxsize=1 << 12)
+def form_of(original: bytes) -> Form | None:
+    """The form of the site that replaces an instruction; None where none is needed.
+
+    `SiteError` if the instruction is too long to be replaced.
+    """
+    try:
+        instruction = decode(original)
+    except DecodeError:
+        return None  # it raises #UD in every ring
+    row = instruction.row
+    if not replaced(row):
+        return None
+    form = _FORM_OF_BODY.get(row.body, GENERIC) or GENERIC
+    if form.opcode is not None and form.opcode != original:
+        form = GENERIC  # with a prefix, PUSHF and its like mean something else
+    # The selectors in CS and SS show the real ring; SS must even be loaded with it.
+    segments = [o.number for o in instruction.operands if isinstance(o, SegmentRegister)]
+    tied = CS in segments or SS in segments
+    if form is GUARDED and (tied or len(original) > GUARDED.room):
+        form = GENERIC
+    if len(original) > form.room:
+        raise SiteError(
+            f"an instruction of {len(original)} bytes cannot be replaced: at most {form.room}"
+        )
+    return form
+
+
+def _padding_prefix(original: bytes) -> int:
+    """The prefix that, put before an instruction, changes nothing: its own segment's."""
+    instruction = decode(original)
+    segment = instruction.prefixes.segment
+    memory = next((o for o in instruction.operands if isinstance(o, Memory)), None)
+    if segment is None:
+        segment = DS if memory is None else memory.default_segment
+    return SEGMENT_PREFIXES[segment]
+
+
+def _no_operations(size: int) -> list[bytes]:
+    """As few no-operations as fill so many bytes."""
+    longest = bytes.fromhex("660f1f840000000000")
+    shorter = [
+        b"\x90", b"\x66\x90", bytes.fromhex("0f1f00"), bytes.fromhex("0f1f4000"),
+        bytes.fromhex("0f1f440000"), bytes.fromhex("660f1f440000"),
+        bytes.fromhex("0f1f8000000000"), bytes.fromhex("0f1f840000000000"),
+    ]  # fmt: skip
+    count, rest = divmod(size, len(longest))
+    return [longest] * count + ([shorter[rest - 1]] if rest else [])
+
+
+def _twin(form: Form, original: bytes, size: int) -> _Code:
+    code = _Code()
+    padding = size - len(original)
+    if form.twin is Twin.PREFIXES:
+        code.step(bytes([_padding_prefix(original)]) * padding + original, weight=1)
+        return code
+    fill = _no_operations(padding)
+    order = [*fill, original] if form.twin is Twin.LAST else [original, *fill]
+    for piece in order:
+        code.step(piece, weight=1 if form.twin is Twin.ONLY and piece is original else 0)
+    if form.twin is not Twin.ONLY:
+        code.last_counts()
+    return code
+
+
+@lru_cache(maxsize=1 << 12)
+def _written(variant: str, form: Form, original: bytes) -> _Code:
+    code = _Code()
+    form.write(code, original)
+    return code if variant == HYPERVISOR else _twin(form, original, len(code.data))
+
+
+def code_of(variant: str, form: Form, original: bytes) -> bytes:
+    """The bytes of a site."""
+    return _written(variant, form, original).data
+
+
+def steps_of(variant: str, form: Form, original: bytes) -> tuple[Step, ...]:
+    """Its instructions."""
+    return tuple(_written(variant, form, original).steps)
