@@ -272,40 +272,20 @@ void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear) {
     }
 }
 
-/* -- Saving: the state, then the TLB without its host pointers -------------------------------------------- */
+/* -- Saving: the state, then what the TLBs are made of -------------------------------------------- */
 
 static u32 saved_size(void) {
-    return sizeof(CpuState) + TLB_SPACES * TLB_SIZE * sizeof(SavedTlbEntry) +
-           sizeof(((Cpu *)0)->code_tlbs);
+    return sizeof(CpuState) + sizeof(((Cpu *)0)->walked) + sizeof(((Cpu *)0)->code_tlbs);
 }
 
 uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
     if (to == NULL) return saved_size();
     memcpy(to, &cpu->state, sizeof cpu->state);
     to += sizeof cpu->state;
-    for (u32 space = 0; space < TLB_SPACES; space++)
-        for (u32 i = 0; i < TLB_SIZE; i++, to += sizeof(SavedTlbEntry)) {
-            const TlbEntry *entry = &cpu->tlbs[space][i];
-            SavedTlbEntry saved = {entry->read_tag, entry->write_tag, cpu->tlb_walked[space][i],
-                                   cpu->tlb_machine[space][i]};
-            memcpy(to, &saved, sizeof saved);
-        }
+    memcpy(to, cpu->walked, sizeof cpu->walked);
+    to += sizeof cpu->walked;
     memcpy(to, cpu->code_tlbs, sizeof cpu->code_tlbs);
     return saved_size();
-}
-
-/* A saved write tag may be older than a page's flags: only what they allow is taken back. */
-static TlbEntry restored(Machine *machine, const SavedTlbEntry *saved) {
-    u32 page = saved->machine >> 12;
-    u8 flags = machine->page_flags[page];
-    u8 *host = machine_pointer(machine, saved->machine);
-    TlbEntry entry = {~0u, ~0u, 0};
-    u32 tag = saved->read_tag != ~0u ? saved->read_tag : saved->write_tag;
-    if (host == NULL || flags & PAGE_MMIO) return entry;
-    entry.host = (uintptr_t)host - PAGE_OF(tag);
-    entry.read_tag = saved->read_tag;
-    if (flags == 0) entry.write_tag = saved->write_tag;
-    return entry;
 }
 
 int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
@@ -315,15 +295,8 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     if (state.version != STATE_VERSION || state.size != sizeof state) return -1;
     cpu->state = state;
     from += sizeof state;
-    for (u32 space = 0; space < TLB_SPACES; space++)
-        for (u32 i = 0; i < TLB_SIZE; i++, from += sizeof(SavedTlbEntry)) {
-            SavedTlbEntry saved;
-            memcpy(&saved, from, sizeof saved);
-            cpu->tlb_machine[space][i] = PAGE_OF(saved.machine);
-            cpu->tlb_walked[space][i] = saved.walk_tag;
-            saved.machine = PAGE_OF(saved.machine);
-            cpu->tlbs[space][i] = restored(cpu->machine, &saved);
-        }
+    memcpy(cpu->walked, from, sizeof cpu->walked);
+    from += sizeof cpu->walked;
     memcpy(cpu->code_tlbs, from, sizeof cpu->code_tlbs);
     cpu->seen_cr0 = state.cr0;
     cpu->seen_cr3 = state.cr3;
@@ -333,6 +306,7 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     cpu->faults_at_tick = 0;
     cpu->debug_hits = 0;
     block_flush(cpu->machine);
+    tlb_refill(cpu); /* now that no page holds code */
     return 0;
 }
 

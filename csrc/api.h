@@ -100,11 +100,12 @@ typedef struct {
 
 enum { STATE_VERSION = 1, REPLAY_MAX = 48, POSTED_MAX = 48, TLB_SIZE = 512, TLB_SPACES = 2 };
 
-/* TLB entries as they are saved: tags hold the linear page and the address-space id in the low 12
-   bits; a tag of all ones matches nothing. machine is the machine address of the page. */
+/* What a processor's TLB would hold: tags are the linear page and the address-space id in the low 12
+   bits; a tag of all ones matches nothing. machine is the machine address of the page. writable: a
+   store needs no walk either, the page being writable at this privilege and dirty already. */
 typedef struct {
-    uint32_t read_tag, write_tag, walk_tag, machine;
-} SavedTlbEntry;
+    uint32_t tag, machine, writable;
+} Translation;
 typedef struct {
     uint32_t tag, machine;
 } CodeTlbEntry;

@@ -222,8 +222,7 @@ struct Cpu {
     Machine *machine;
     Block *jump_cache[JUMP_CACHE]; /* by EIP; chain.h */
     TlbEntry tlbs[TLB_SPACES][TLB_SIZE];
-    u32 tlb_machine[TLB_SPACES][TLB_SIZE]; /* machine page of each entry */
-    u32 tlb_walked[TLB_SPACES][TLB_SIZE];  /* its tag, had there been no reason to withhold it */
+    Translation walked[TLB_SPACES][TLB_SIZE]; /* what each entry is made of */
     CodeTlbEntry code_tlbs[TLB_SPACES][TLB_SIZE];
 
     jmp_buf escape;
@@ -337,14 +336,16 @@ void machine_store32(Machine *machine, u32 address, u32 value);
 u32 machine_load32(Machine *machine, u32 address);
 
 /* -- paging.c -------------------------------------------------------------------------------- */
-/* Walk the tables for `linear`, set accessed and dirty bits, fill the TLB. Raises #PF. Returns the
-   machine address. access: bits of enum access. */
+/* The machine address of `linear` by what has been walked, or else walk the tables, set accessed and
+   dirty bits. Fills the TLB. Raises #PF. access: bits of enum access. */
 u32 translate(Cpu *cpu, u32 linear, u32 access);
 /* The same without any effect; ~0 where it would fault. *error gets the #PF error code. */
 u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error);
 void tlb_flush(Cpu *cpu);
 void tlb_clear(Cpu *cpu); /* the same, also for addresses yet to come of this space */
 void tlb_drop_page(Cpu *cpu, u32 linear);
+/* Make all entries from `walked`, with the tags that the pages' flags allow now. */
+void tlb_refill(Cpu *cpu);
 /* Entries of all CPUs that would let stores by-pass the flags of this machine page go. */
 void tlb_drop_writes(Machine *machine, u32 page);
 

@@ -7,6 +7,10 @@
  * bodies (isa_cases.h); every other instruction is a call through cold_ops (cold.c). `in` and `block`
  * are all the loop keeps; registers live in CpuState.
  *
+ * The jumps take two forms. For gcc the cases are labels in one function. clang takes minutes over
+ * 1,400 labels, or cases of a switch, that all lead to one another: for it each is a function, and
+ * the jump a tail call.
+ *
  * What the loop adds to the bodies: a block's ticks and cycles are charged when it is entered (run.c
  * gives back what a fault leaves undone), and blocks are left in one of three ways: TAKE along one of
  * their two links, INDIRECT by state.eip, `dispatch` after an instruction that may have changed more
@@ -56,26 +60,19 @@ static NOINLINE Block *look_up(Cpu *cpu) {
     return block_lookup(cpu);
 }
 
-/* The cases are labels, and each jumps to the next through a table of its own. Where there are no
-   computed gotos they are those of one switch; so they are for clang, which takes minutes over 1,400
-   labels that all lead to one another. */
-#if defined(__GNUC__) && !defined(__clang__)
-#define THREADED 1
-#define CASE(op, label) \
-    label:
-#define DISPATCH goto *labels[in->op]
-#else
-#define THREADED 0
-#define CASE(op, label) case op:
-#define DISPATCH goto again
-#endif
-
 /* Go to the next instruction's case; run.c stops the machine by overwriting its op. */
 #define NEXT      \
     do {          \
         in++;     \
         DISPATCH; \
     } while (0)
+
+#ifndef __clang__ /* -- Labels -------------------------------------------------------------- */
+
+#define CASE(label) \
+    label:
+#define LABEL(label) &&label
+#define DISPATCH goto *labels[in->op]
 
 /* Charge the block and go to its first instruction. */
 #define ENTER                                      \
@@ -109,18 +106,9 @@ static NOINLINE Block *look_up(Cpu *cpu) {
     } while (0)
 
 void execute(Cpu *cpu) {
-#if THREADED
-    /* Indexed by op id: our own ops, the hot cases, and two labels for all that is cold. */
-    static const void *const labels[OP_COUNT] = {&&special_end,
-                                                 &&special_repeat,
-                                                 &&special_stop,
-                                                 &&special_guard,
-                                                 &&special_break,
+    static const void *const labels[OP_COUNT] = {
 #include "isa_labels.h"
-                                                 ,
-                                                 [OP_FIRST_COLD... OP_FIRST_COLD_END - 1] = &&cold,
-                                                 [OP_FIRST_COLD_END... OP_COUNT - 1] = &&cold_end};
-#endif
+    };
     const Insn *in;
     Link *link;
     Block *block;
@@ -155,33 +143,80 @@ cold_end:
     cold_ops[in->op - OP_FIRST_COLD](cpu, in);
     goto dispatch;
 
-#if !THREADED
-again:
-    switch (in->op) {
-    default:
-        if (in->op < OP_FIRST_COLD_END) goto cold;
-        goto cold_end;
-#endif
-        CASE(OP_END, special_end) {
-            TAKE(0);
-        }
-        CASE(OP_REPEAT, special_repeat) {
-            INDIRECT;
-        }
-        CASE(OP_STOP, special_stop) {
-            resume_at_stop(cpu);
-            return;
-        }
-        CASE(OP_GUARD, special_guard) {
-            guard(cpu, in);
-            NEXT;
-        }
-        CASE(OP_BREAK, special_break) {
-            report_breakpoint(cpu, in);
-            NEXT;
-        }
 #include "isa_cases.h"
-#if !THREADED
-    }
-#endif
 }
+
+#else /* -- Functions ---------------------------------------------------------------------- */
+
+#define CASE(label) static void label(Cpu *cpu, const Insn *in)
+#define LABEL(label) label
+#define DISPATCH __attribute__((musttail)) return labels[in->op](cpu, in)
+
+typedef void Label(Cpu *cpu, const Insn *in);
+static Label *const labels[OP_COUNT];
+
+/* Charge the block. Its first instruction, or NULL if there is no block or no ticks for it. */
+INLINE const Insn *enter(Cpu *cpu, Block *block) {
+    i64 left;
+    if (unlikely(block == NULL)) return NULL;
+    left = cpu->left - block->ticks;
+    if (unlikely(left < 0)) {
+        cpu->state.eip = block->eip;
+        cpu->block = NULL;
+        cpu->current = NULL;
+        return NULL;
+    }
+    cpu->left = left;
+    cpu->state.cycle += block->cycles;
+    cpu->block = block;
+    return block->insns;
+}
+
+/* The first instruction of the block that a link leads to, or of the one at state.eip. */
+INLINE const Insn *take(Cpu *cpu, const Insn *in, u32 n) {
+    Link *link = &cpu->block->out[n];
+    Block *target = chain_follow(cpu, link);
+    if (likely(target != NULL)) return enter(cpu, target);
+    cpu->current = in;
+    return enter(cpu, follow_slowly(cpu, link));
+}
+
+INLINE const Insn *indirect(Cpu *cpu) {
+    Block *target = chain_indirect(cpu, cpu->state.eip);
+    return enter(cpu, likely(target != NULL) ? target : look_up(cpu));
+}
+
+#define GO(first)                         \
+    do {                                  \
+        in = first;                       \
+        if (unlikely(in == NULL)) return; \
+        DISPATCH;                         \
+    } while (0)
+#define TAKE(n) GO(take(cpu, in, n))
+#define INDIRECT GO(indirect(cpu))
+
+CASE(cold) {
+    cpu->current = in;
+    cold_ops[in->op - OP_FIRST_COLD](cpu, in);
+    NEXT;
+}
+
+CASE(cold_end) {
+    cpu->current = in;
+    cpu->state.eip = cpu->block->eip + in->offset + in->length;
+    cold_ops[in->op - OP_FIRST_COLD](cpu, in);
+    GO(enter(cpu, look_up(cpu)));
+}
+
+#include "isa_cases.h"
+
+static Label *const labels[OP_COUNT] = {
+#include "isa_labels.h"
+};
+
+void execute(Cpu *cpu) {
+    const Insn *in = enter(cpu, block_lookup(cpu));
+    if (in != NULL) labels[in->op](cpu, in);
+}
+
+#endif

@@ -7,9 +7,10 @@
  * come back here each time. A walk that faults changes nothing; accessed and dirty bits are set
  * when it has succeeded.
  *
- * Fetches have a TLB of their own, so that what they put there depends on the guest's instructions
- * alone, not on which blocks happen to be cached. For the same reason cycles are charged for a walk
- * when a processor's TLB would have missed: tlb_walked knows, also where the tags are withheld.
+ * A guest that changes its tables without a flush may see the old page, or the new one; but which,
+ * must depend on its instructions alone, not on which blocks happen to be cached. So `walked` keeps
+ * what a processor's TLB would hold, also where the tags are withheld: an access that it serves is
+ * not walked again, and cycles are charged where it does not. Fetches have a TLB of their own.
  *
  * A flush is a new address-space id: entries of the old one match no more. Read memory.c next.
  */
@@ -116,20 +117,28 @@ static bool set_used(Cpu *cpu, Walk *w, u32 access) {
     return changed;
 }
 
-static void fill(Cpu *cpu, u32 linear, u32 access, u32 machine, bool writable) {
-    u32 user = access & ACCESS_USER ? 1 : 0;
-    u32 index = (linear >> 12) & (TLB_SIZE - 1);
+/* Make an entry of a translation, without the tags that the page's flags forbid. */
+static void fill(Cpu *cpu, u32 user, u32 index) {
+    const Translation *walked = &cpu->walked[user][index];
     TlbEntry *entry = &cpu->tlbs[user][index];
-    u8 *host = machine_pointer(cpu->machine, PAGE_OF(machine));
-    u8 flags = cpu->machine->page_flags[machine >> 12];
-    u32 tag = PAGE_OF(linear) | cpu->state.space;
+    u32 tag = walked->tag, linear = PAGE_OF(tag);
+    u8 *host = machine_pointer(cpu->machine, walked->machine);
+    u8 flags = cpu->machine->page_flags[walked->machine >> 12];
     bool direct = host && !(flags & PAGE_MMIO) && !debug_watches_page(cpu, linear);
     bool plain = !(flags & (PAGE_CODE | PAGE_WATCHED | PAGE_DIRTY_LOG | PAGE_ROM));
     entry->read_tag = direct ? tag : NO_TAG;
-    entry->write_tag = direct && plain && writable ? tag : NO_TAG;
-    entry->host = (uintptr_t)host - PAGE_OF(linear);
-    cpu->tlb_machine[user][index] = PAGE_OF(machine);
-    cpu->tlb_walked[user][index] = tag;
+    entry->write_tag = direct && plain && walked->writable ? tag : NO_TAG;
+    entry->host = (uintptr_t)host - linear;
+}
+
+void tlb_refill(Cpu *cpu) {
+    for (u32 user = 0; user < TLB_SPACES; user++)
+        for (u32 i = 0; i < TLB_SIZE; i++) {
+            Translation *walked = &cpu->walked[user][i];
+            /* Whatever was loaded, no host address beyond the page may come of it. */
+            if (walked->tag != NO_TAG) walked->machine = PAGE_OF(walked->machine);
+            fill(cpu, user, i);
+        }
 }
 
 static void fill_code(Cpu *cpu, u32 linear, u32 machine) {
@@ -137,30 +146,36 @@ static void fill_code(Cpu *cpu, u32 linear, u32 machine) {
         (CodeTlbEntry){PAGE_OF(linear) | cpu->state.space, PAGE_OF(machine)};
 }
 
-/* Would a processor's TLB have missed? */
-static bool is_new(const Cpu *cpu, u32 linear, u32 access) {
-    u32 user = access & ACCESS_USER ? 1 : 0;
-    if (access & ACCESS_FETCH) return true;
-    return cpu->tlb_walked[user][(linear >> 12) & (TLB_SIZE - 1)] != tlb_tag(cpu, linear);
-}
-
-u32 translate(Cpu *cpu, u32 linear, u32 access) {
+/* Walk the tables; `known`: a processor's TLB would have had the page, though not for this. */
+static Walk walk_and_set(Cpu *cpu, u32 linear, u32 access, bool known) {
     Walk w;
-    cpu->machine->stats.tlb_misses++;
     if (!(cpu->state.cr0 & CR0_PG)) {
         w.machine = machine_address(cpu, linear);
         w.writable = true;
-    } else {
-        if (!walk(cpu, linear, access, &w)) raise_page_fault(cpu, linear, w.error);
-        if (set_used(cpu, &w, access) || is_new(cpu, linear, access))
-            cpu->state.cycle += COST_WALK_STEP * w.steps;
-        if (w.large) cpu->state.large_pages = 1;
+        return w;
     }
-    if (access & ACCESS_FETCH)
-        fill_code(cpu, linear, w.machine);
-    else
-        fill(cpu, linear, access, w.machine, w.writable);
-    return w.machine;
+    if (!walk(cpu, linear, access, &w)) raise_page_fault(cpu, linear, w.error);
+    if (set_used(cpu, &w, access) || !known) cpu->state.cycle += COST_WALK_STEP * w.steps;
+    if (w.large) cpu->state.large_pages = 1;
+    return w;
+}
+
+u32 translate(Cpu *cpu, u32 linear, u32 access) {
+    u32 user = access & ACCESS_USER ? 1 : 0, index = (linear >> 12) & (TLB_SIZE - 1);
+    Translation *walked = &cpu->walked[user][index];
+    bool known = walked->tag == tlb_tag(cpu, linear);
+    cpu->machine->stats.tlb_misses++;
+    if (access & ACCESS_FETCH) {
+        u32 machine = walk_and_set(cpu, linear, access, false).machine;
+        fill_code(cpu, linear, machine);
+        return machine;
+    }
+    if (!known || (access & ACCESS_WRITE && !walked->writable)) {
+        Walk w = walk_and_set(cpu, linear, access, known);
+        *walked = (Translation){tlb_tag(cpu, linear), PAGE_OF(w.machine), w.writable};
+    }
+    fill(cpu, user, index);
+    return walked->machine | (linear & PAGE_MASK);
 }
 
 u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error) {
@@ -209,7 +224,7 @@ void cpu_set_frames(Cpu *cpu, const uint32_t *frames, uint32_t count) {
 
 void tlb_clear(Cpu *cpu) {
     memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
-    memset(cpu->tlb_walked, 0xFF, sizeof cpu->tlb_walked);
+    memset(cpu->walked, 0xFF, sizeof cpu->walked);
     memset(cpu->code_tlbs, 0xFF, sizeof cpu->code_tlbs);
 }
 
@@ -228,7 +243,7 @@ void tlb_flush(Cpu *cpu) {
 
 static void drop_entry(Cpu *cpu, u32 user, u32 i) {
     cpu->tlbs[user][i].read_tag = cpu->tlbs[user][i].write_tag = NO_TAG;
-    cpu->tlb_walked[user][i] = NO_TAG;
+    cpu->walked[user][i].tag = NO_TAG;
 }
 
 /* A 4 MiB page is cached in pieces of 4 KiB, and all go at once. Any page of its region that would
@@ -242,10 +257,10 @@ void tlb_drop_page(Cpu *cpu, u32 linear) {
     u32 first = large ? 0 : (linear >> 12) & (TLB_SIZE - 1), last = large ? TLB_SIZE - 1 : first;
     for (u32 user = 0; user < TLB_SPACES; user++)
         for (u32 i = first; i <= last; i++) {
-            u32 tag = cpu->tlb_walked[user][i];
+            u32 tag = cpu->walked[user][i].tag;
             CodeTlbEntry *code = &cpu->code_tlbs[user][i];
             if (PAGE_OF(tag ^ linear) == 0 ||
-                (large && is_piece(tag, cpu->tlb_machine[user][i], linear)))
+                (large && is_piece(tag, cpu->walked[user][i].machine, linear)))
                 drop_entry(cpu, user, i);
             if (PAGE_OF(code->tag ^ linear) == 0 ||
                 (large && is_piece(code->tag, code->machine, linear)))
@@ -260,7 +275,7 @@ void tlb_drop_writes(Machine *machine, u32 page) {
     for (cpu = machine->cpus; cpu; cpu = cpu->next)
         for (user = 0; user < TLB_SPACES; user++)
             for (i = 0; i < TLB_SIZE; i++) {
-                if (cpu->tlb_machine[user][i] != PAGE_OF(page)) continue;
+                if (cpu->walked[user][i].machine != PAGE_OF(page)) continue;
                 cpu->tlbs[user][i].write_tag = NO_TAG;
                 if (device) cpu->tlbs[user][i].read_tag = NO_TAG;
             }

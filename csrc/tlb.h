@@ -8,7 +8,7 @@
  * never matches: one comparison serves both. All that misses goes to memory.c.
  *
  * There are two tables, for CPL 3 and below, so a change of ring costs no flush; instruction
- * fetches use read tags, for 32-bit paging has no execute permission.
+ * fetches have two of their own. What an entry is made from is kept in cpu->walked: see paging.c.
  */
 #ifndef SEVENTEEN_TLB_H
 #define SEVENTEEN_TLB_H

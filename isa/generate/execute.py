@@ -177,8 +177,14 @@ def numbers() -> dict[str, int]:
     return result
 
 
-#: Ops of the executor's own come first: see enum special_op in isa_ops.h.
-SPECIAL = ("OP_END", "OP_REPEAT", "OP_STOP", "OP_GUARD", "OP_BREAK")
+#: Ops of the executor's own, and their code. They come first: see enum special_op in isa_ops.h.
+SPECIAL = {
+    "OP_END": "TAKE(0);",
+    "OP_REPEAT": "INDIRECT;",
+    "OP_STOP": "(void)in; resume_at_stop(cpu); return;",
+    "OP_GUARD": "guard(cpu, in); NEXT;",
+    "OP_BREAK": "report_breakpoint(cpu, in); NEXT;",
+}
 FIRST_CASE = len(SPECIAL)
 
 
@@ -233,9 +239,9 @@ def _pair(
 
 
 def _hot() -> list[tuple[str, str]]:
-    """(label, code) of each hot op, in the order of op ids."""
+    """(label, code) of each op of the dispatch loop, in the order of op ids."""
     by_name, _ = cases()
-    result = []
+    result = [(f"L_{name}", code) for name, code in SPECIAL.items()]
     for name in (n for n in numbers() if by_name[n].hot):
         case = by_name[name]
         finish = "NEXT;" if not case.ends else "" if "TAKE(" in case.code else "INDIRECT;"
@@ -247,15 +253,18 @@ def _hot() -> list[tuple[str, str]]:
 
 
 def render_labels() -> str:
-    """isa_labels.h: the addresses of the hot ops' labels, in the order of op ids."""
-    text = ",\n".join(f"&&{label}" for label, _ in _hot())
-    return f"/* Generated from the instruction table by isa/generate/execute.py. */\n{text}\n"
+    """isa_labels.h: the labels of isa_cases.h by op id, then two for all that is cold."""
+    text = "\n".join(f"LABEL({label})," for label, _ in _hot())
+    return f"""/* Generated from the instruction table by isa/generate/execute.py. */
+{text}
+[OP_FIRST_COLD ... OP_FIRST_COLD_END - 1] = LABEL(cold),
+[OP_FIRST_COLD_END ... OP_COUNT - 1] = LABEL(cold_end)
+"""
 
 
 def render_cases() -> str:
-    """isa_cases.h: the hot ops' code, each behind CASE(op id, label), inside the dispatch loop."""
-    numbered = enumerate(_hot(), FIRST_CASE)
-    text = "\n".join(f"CASE({number}, {label}) {{ {code} }}" for number, (label, code) in numbered)
+    """isa_cases.h: the code of these ops, each behind CASE(label), for the dispatch loop."""
+    text = "\n".join(f"CASE({label}) {{ {code} }}" for label, code in _hot())
     return f"/* Generated from the instruction table by isa/generate/execute.py. */\n{text}\n"
 
 

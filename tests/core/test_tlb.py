@@ -302,6 +302,58 @@ def test_cycles_do_not_tell_which_blocks_are_cached(lab: TlbLab) -> None:
     lab.memory.write(CODE, b"\xf4")
 
 
+CALL_AND_STORE = {
+    "a page with code": f"mov edx, {USER}\ncall edx\n",
+    "a page without": "nop\n" * 4,
+}
+
+
+@pytest.mark.parametrize("name", CALL_AND_STORE)
+def test_a_stale_page_stays_whether_it_holds_code_or_not(lab: TlbLab, name: str) -> None:
+    """Decoded blocks withhold the write tag, but what has been walked is not walked again."""
+    lab.memory.write(ONE, b"\xc3")
+    lab.run(f"""
+        mov [{USER + 0x800}], eax
+        {CALL_AND_STORE[name]}
+        mov dword {ENTRY}, 0
+        mov dword [{USER + 0x800}], 0x33333333
+        add dword [{USER + 0x800}], 1
+        hlt
+    """)
+    assert lab.get32(ONE + 0x800) == 0x33333334
+
+
+@pytest.mark.parametrize("flag", [PageFlag.WATCHED, PageFlag.DIRTY_LOG, PageFlag.ROM])
+def test_flags_of_a_page_do_not_unmap_it(lab: TlbLab, flag: PageFlag) -> None:
+    """The same for the flags that a machine sets: an observer must not change what he observes."""
+    lab.memory.set_flags(range(ONE, ONE + 0x1000), set_=flag)
+    lab.load(f"mov [{USER}], eax\nmov dword {ENTRY}, 0\nmov [{USER}], eax\nmov ebx, 1\nhlt")
+    while (outcome := lab.go()).reason == ExitReason.WATCH:
+        continue
+    assert (outcome.reason, lab.cpu["ebx"]) == (ExitReason.HALT, 1)
+
+
+def test_a_device_stays_mapped_too(lab: TlbLab) -> None:
+    lab.memory.set_flags(range(ONE, ONE + 0x1000), set_=PageFlag.MMIO)
+    lab.load(f"mov [{USER}], eax\nmov dword {ENTRY}, {TWO | FULL}\nmov [{USER}], eax\nhlt")
+    assert [lab.go().reason for _ in range(3)] == [
+        ExitReason.MMIO_WRITE, ExitReason.MMIO_WRITE, ExitReason.HALT,
+    ]  # fmt: skip
+
+
+def test_a_snapshot_keeps_the_right_to_write(lab: TlbLab) -> None:
+    """Saved while a block in the page withholds the tag; the table has changed since."""
+    lab.memory.write(ONE, b"\xc3")
+    lab.load(f"mov [{USER + 0x800}], eax\nmov edx, {USER}\ncall edx\nmov dword {ENTRY}, 0\n"
+             f"mov dword [{USER + 0x800}], 7\nhlt")  # fmt: skip
+    lab.go(5)
+    saved = lab.cpu.save()
+    lab.cpu.reset()
+    lab.cpu.load(saved)
+    assert lab.go().reason == ExitReason.HALT
+    assert lab.get32(ONE + 0x800) == 7
+
+
 def test_random_tables_and_accesses() -> None:
     """Entries changed with INVLPG after each, random pages accessed: as with no TLB to speak of."""
     from tests.core.world import ALIAS, HIGH_TABLE
