@@ -212,6 +212,8 @@ void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept) {
     CpuState *t = &to->state;
     const CpuState *f = &from->state;
     memcpy(t->gpr, f->gpr, sizeof t->gpr);
+    /* Pages with data breakpoints have no TLB entries. */
+    if (memcmp(t->dr, f->dr, sizeof t->dr) != 0) tlb_flush(to);
     memcpy(t->dr, f->dr, sizeof t->dr);
     t->eip = f->eip;
     t->eflags = (t->eflags & kept) | (f->eflags & ~kept);

@@ -223,10 +223,11 @@ ExitRecord *cpu_exit(Cpu *cpu);
 void cpu_reset(Cpu *cpu);
 /* Run until state.tick == until_tick, or an earlier exit. Returns enum exit_reason. */
 int cpu_run(Cpu *cpu, uint64_t until_tick);
-/* As cpu_run, but the first instruction is the one in `code` (`size` bytes), which for this once
-   stands at state.eip and is `length` bytes long. If it does not retire, say it again. */
-int cpu_run_inline(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length,
-                   uint64_t until_tick);
+/* Execute one instruction, or one iteration of a repeat, and stop: EXIT_DEADLINE when it has retired
+   or the fault that it raised has been delivered, else the exit that it waits for. If `code` is not
+   NULL the instruction is those `size` bytes, which for this once stand at state.eip and are
+   `length` bytes long. */
+int cpu_step(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length);
 /* Answer the port or MMIO exit; the instruction goes on in the next cpu_run. */
 void cpu_complete(Cpu *cpu, uint64_t value);
 /* Answer an EXIT_PORT_READ of count > 1 with count * size bytes. */

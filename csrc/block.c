@@ -346,7 +346,7 @@ static void trace_block(Cpu *cpu, const Block *block) {
     trace_push(cpu, &record);
 }
 
-/* A block of the one instruction that cpu_run_inline was given. Nobody will look for it again: the
+/* A block of the one instruction that cpu_step was given. Nobody will look for it again: the
    next block may have its place. */
 static Block *build_inline(Cpu *cpu) {
     Machine *machine = cpu->machine;

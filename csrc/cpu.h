@@ -256,7 +256,8 @@ struct Cpu {
     ExitRecord exit;
     TraceRecord *trace; /* ring of TRACE_RING, or NULL */
     u32 trace_head, trace_count;
-    const u8 *inline_code; /* of cpu_run_inline, until it is taken; or NULL */
+    bool single;           /* cpu_step runs */
+    const u8 *inline_code; /* its code, until that is taken; or NULL */
     u32 inline_size, inline_length;
     const u32 *frames; /* machine pages of a guest's physical pages, or NULL */
     u32 frame_count;

@@ -154,7 +154,10 @@ static Walk walk_and_set(Cpu *cpu, u32 linear, u32 access, bool known) {
         w.writable = true;
         return w;
     }
-    if (!walk(cpu, linear, access, &w)) raise_page_fault(cpu, linear, w.error);
+    if (!walk(cpu, linear, access, &w)) {
+        tlb_drop_page(cpu, linear); /* SDM vol. 3, 4.10.4.1: so does the fault */
+        raise_page_fault(cpu, linear, w.error);
+    }
     if (set_used(cpu, &w, access) || !known) cpu->state.cycle += COST_WALK_STEP * w.steps;
     if (w.large) cpu->state.large_pages = 1;
     return w;

@@ -303,7 +303,7 @@ static int step(Cpu *cpu) {
 
 static bool must_step(const Cpu *cpu) {
     return cpu->mode & MODE_STEP || cpu->state.interrupt_shadow || cpu->state.replay_count != 0 ||
-           cpu->inline_code != NULL;
+           cpu->single;
 }
 
 /* Run to the next thing of interest; returns an exit reason, or 0 to go on. */
@@ -378,13 +378,17 @@ static int escaped(Cpu *cpu, int how) {
 /* Run until one exit reason; longjmp comes back to the setjmp, as often as need be. */
 static int run_guarded(Cpu *cpu, u64 until) {
     int how = setjmp(cpu->escape), reason = 0;
-    if (how != 0) reason = escaped(cpu, how);
+    if (how != 0) {
+        reason = escaped(cpu, how);
+        if (reason == 0 && cpu->single) reason = EXIT_DEADLINE;
+    }
     while (reason == 0) {
         if (cpu->request) {
             cpu->request = 0;
             return EXIT_REQUEST;
         }
         reason = run_once(cpu, until);
+        if (reason == 0 && cpu->single) reason = EXIT_DEADLINE;
     }
     return reason;
 }
@@ -398,13 +402,14 @@ int cpu_run(Cpu *cpu, uint64_t until_tick) {
     return reason;
 }
 
-int cpu_run_inline(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length,
-                   uint64_t until_tick) {
+int cpu_step(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length) {
     int reason;
     cpu->inline_code = code;
     cpu->inline_size = size;
     cpu->inline_length = length;
-    reason = cpu_run(cpu, until_tick);
+    cpu->single = true;
+    reason = cpu_run(cpu, cpu->state.tick + 1);
+    cpu->single = false;
     cpu->inline_code = NULL;
     return reason;
 }

@@ -256,9 +256,12 @@ class Cpu:
         address: int = lib.cpu_translate(self.pointer, linear & 0xFFFF_FFFF)
         return None if address == NOT_MAPPED else address
 
-    def run_inline(self, code: bytes, length: int, until: int) -> int:
-        """As `run`, but first take `code` for the instruction at EIP, `length` bytes long."""
-        reason: int = lib.cpu_run_inline(self.pointer, code, len(code), length, until)
+    def step(self, code: bytes = b"", length: int = 0) -> int:
+        """Execute one instruction, or the one in `code` as if it stood at EIP, `length` bytes long.
+
+        Returns the reason of an exit: DEADLINE once it has retired or its fault is delivered.
+        """
+        reason: int = lib.cpu_step(self.pointer, code or ffi.NULL, len(code), length)
         return reason
 
     def set_frames(self, frames: Any, count: int) -> None:

@@ -87,6 +87,10 @@ class Memory:
             if done < size:
                 done += PAGE - (address + done) % PAGE
 
+    def view(self, address: int, size: int) -> memoryview:
+        """The bytes themselves, past all page flags: for those who know that nobody else cares."""
+        return memoryview(self._bytes)[address : address + size]
+
     def u8(self, address: int) -> int:
         """The byte at a machine address."""
         return self.read(address, 1)[0]

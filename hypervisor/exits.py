@@ -16,12 +16,12 @@ are those of a bare machine and served by emulator/machine.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import EventKind, ExitReason
-from hypervisor.emulate import EMULATED
+from hypervisor.emulate import EMULATED, Trapped
 from hypervisor.memory.shadow import Verdict
+from hypervisor.outcome import Event, Outcome
 from isa.exceptions import EXCEPTIONS
 from isa.table import ROWS
 
@@ -31,22 +31,6 @@ if TYPE_CHECKING:
 #: Error codes of #GP, #NP, #SS and #TS that name a selector of the GDT or an LDT.
 ERROR_EXTERNAL: Final = 1
 ERROR_IDT: Final = 2
-
-
-class Outcome(Enum):
-    """What becomes of the guest after an exit."""
-
-    RESUME = "resume"
-    REFLECT = "reflect"
-    STOP = "stop"
-
-
-class Event(NamedTuple):
-    """An exception that is the guest's own."""
-
-    vector: int
-    error: int | None = None
-    address: int | None = None  #: CR2, of a page fault
 
 
 Handler = Callable[["VirtualMachine"], Outcome]
@@ -61,6 +45,9 @@ def _resume(vm: VirtualMachine) -> Outcome:
 def _event(vm: VirtualMachine) -> Outcome:
     """An exception or a software interrupt."""
     record = vm.host.cpu.record
+    outcome = vm.technique.event(vm, record)
+    if outcome is not None:
+        return outcome
     if record.kind == EventKind.SOFTWARE:
         return _software_interrupt(vm)
     handler = EVENTS.get(record.vector, _exception)
@@ -91,8 +78,7 @@ def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
     verdict, error = vm.paging.fault(record.linear, record.error)
     if verdict is Verdict.HIDDEN:
         vm.count("hidden page fault")
-        if vm.paging.stale:
-            vm.world.refresh()
+        vm.refresh_paging()
         return Outcome.RESUME
     if verdict is Verdict.TRACED:
         vm.count("traced store")
@@ -112,11 +98,14 @@ def _protection(vm: VirtualMachine, record: Any) -> Outcome:
     if selector and not record.error & ERROR_IDT and vm.descriptors.fill(selector):
         vm.count("descriptor load")
         return Outcome.RESUME
-    mnemonic = ROWS[record.row].mnemonic
+    mnemonic = ROWS[record.row].mnemonic if record.length else "fetch"
     vm.count(mnemonic)
     emulate = EMULATED.get(mnemonic)
-    if emulate is not None and vm.in_kernel and emulate(vm, record):
-        return Outcome.RESUME
+    if emulate is not None and vm.in_kernel:
+        eip, length = record.eip, record.length
+        trapped = Trapped(ROWS[record.row], length, eip + length, lambda: vm.code_at(eip, length))
+        if emulate(vm, trapped):
+            return Outcome.RESUME
     return vm.interpret(mnemonic)
 
 

@@ -6,7 +6,7 @@ registers and the flags are kept. From this table are rendered what guests inclu
 (`guests/lib/hypercall.inc`) and the page that people read (`hypervisor/HYPERCALLS.md`):
 ``python -m hypervisor.hypercalls --write``; a test fails while they are stale.
 
-A row's handler is a method of the paravirtual technique (techniques/paravirt.py). No argument is
+A row's handler is a method in calls.py. No argument is
 trusted: a handler checks all of them before it changes anything, and answers with an error of the
 table.
 """
@@ -86,7 +86,7 @@ class Hypercall:
 
     @property
     def handler(self) -> str:
-        """The name of the technique's method."""
+        """The name of the method in calls.py."""
         return f"hypercall_{self.name}"
 
 

@@ -12,17 +12,17 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from isa.paravirt import VCPU_AREA_BYTES, VCPU_PAGE
+
 if TYPE_CHECKING:
     from hypervisor.host import Host
 
 PAGE: Final = 4096
-MONITOR: Final = 0xFFC0_0000  #: linear address where the monitor area begins; it ends at 4 GiB
+MONITOR: Final = VCPU_PAGE  #: linear address where the monitor area begins; it ends at 4 GiB
 DIRECTORY_INDEX: Final = MONITOR >> 22
 
-# Linear addresses in it. The vCPU area comes first, so that a data segment's limit can let a
-# paravirtual kernel reach it and nothing behind it.
-VCPU_AREA: Final = MONITOR
-VCPU_AREA_BYTES: Final = 2 * PAGE
+# Linear addresses in it. The vCPU area comes first (isa/paravirt.py), so that a data segment's limit
+# can let a paravirtual kernel reach it and nothing behind it.
 GDT: Final = MONITOR + 0x10000
 LDT: Final = MONITOR + 0x20000
 IDT: Final = MONITOR + 0x30000
@@ -51,7 +51,7 @@ class Monitor:
         self.page_table = host.allocate_zeroed()
         self._frames: dict[int, int] = {}  #: linear page -> machine page
         for start, size in (
-            (VCPU_AREA, VCPU_AREA_BYTES),
+            (VCPU_PAGE, VCPU_AREA_BYTES),
             (GDT, TABLE_BYTES),
             (LDT, TABLE_BYTES),
             (IDT, PAGE),

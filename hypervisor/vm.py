@@ -14,24 +14,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from emulator import diagnostics
 from emulator.clock import NEVER
 from emulator.core import EFLAGS_IF, Cpu, ExitReason
-from emulator.loader import Program
+from emulator.loader import Module, Program
 from emulator.machine import Machine
 from emulator.memory import Memory
 from emulator.result import Result, Stop
 from hypervisor.descriptors import Descriptors
-from hypervisor.exits import EXITS, Event, Outcome
+from hypervisor.exits import EXITS
 from hypervisor.gates import Gates
 from hypervisor.guest_memory import GuestMemory
 from hypervisor.host import Host
 from hypervisor.memory.shadow import ShadowPaging
 from hypervisor.monitor import Monitor
+from hypervisor.outcome import Event, Outcome
+from hypervisor.segments import CS
 from hypervisor.techniques import find_technique
+from hypervisor.variants import sites_of
 from hypervisor.world import World
 
 DEFAULT_RAM: Final = "16M"
@@ -64,6 +67,7 @@ class VirtualMachine(Machine):
         self.real = self.host.cpu.state
         #: System calls may go to the guest's handler without an exit.
         self.passes_gates = gates and self.technique.kernel_in_ring_1
+        self.turn_ended = False
         self.event = Event(0)  #: what a handler wants reflected
         self.counts: Counter[str] = Counter()  #: exits of the real CPU, by reason
         self.interpreted: Counter[str] = Counter()  #: instructions the virtual CPU took, by reason
@@ -81,9 +85,21 @@ class VirtualMachine(Machine):
         self.paging = ShadowPaging(self.host, memory, cpu, self.monitor.page_table)
         self.descriptors = Descriptors(cpu, self.monitor, memory.guest_page, self.paging.trace)
         self.world = World(self.host, cpu, self.descriptors, self.paging)
+        self.technique.attach(self)
         self.gates = Gates(self)
         self.world.on_change.append(self.gates.check)
         return memory, cpu
+
+    def load(
+        self,
+        program: Program | bytes | str | os.PathLike[str],
+        *,
+        kernel_args: str = "",
+        modules: Sequence[Module | str | os.PathLike[str]] = (),
+    ) -> None:
+        """Load as the bare machine does; HypervisorError if the technique cannot run it."""
+        self.technique.load(self, *sites_of(program))
+        super().load(program, kernel_args=kernel_args, modules=modules)
 
     def _reset(self) -> None:
         self.cpu.reset()
@@ -122,13 +138,17 @@ class VirtualMachine(Machine):
     def _run_to_exit(self, until: int) -> int:
         """Run to the next exit of either CPU, and serve it if it is the real one's."""
         state, world = self.cpu.state, self.world
-        if state.interrupt_line and state.eflags & EFLAGS_IF:
-            world.leave()
-            if not state.interrupt_shadow:
-                return INTERRUPT
-            until = min(until, state.tick + 1)
+        if state.interrupt_line:
+            if world.area is not None:
+                world.leave()  # the virtual IF is the guest's to change
+            if state.eflags & EFLAGS_IF:
+                world.leave()
+                if not state.interrupt_shadow:
+                    return INTERRUPT
+                until = min(until, state.tick + 1)
         if not world.entered and not self._may_enter():
-            return self.cpu.run(min(until, state.tick + 1)) if self._stop is None else DEADLINE
+            return self.cpu.step() if self._stop is None else DEADLINE
+        until = self.technique.limit(self, until)
         world.enter()
         outcome = EXITS[self.host.cpu.run(until)](self)
         if outcome is Outcome.REFLECT:
@@ -170,15 +190,48 @@ class VirtualMachine(Machine):
         """Count an exit."""
         self.counts[reason] += 1
 
-    def interpret(self, reason: str) -> Outcome:
-        """Have the virtual CPU execute one instruction of the guest, and all that follows of it."""
+    def interpret(self, reason: str, code: bytes = b"", length: int = 0) -> Outcome:
+        """Have the virtual CPU execute one instruction of the guest, or deliver its fault.
+
+        code: the instruction, if another stands at EIP; it counts as `length` bytes long.
+        """
         self.world.leave()
         self.interpreted[reason] += 1
-        state, run, handlers = self.cpu.state, self.cpu.run, self._handlers
-        start = self.board.clock.now = state.tick
-        while self._stop is None and state.tick == start:
-            handlers[run(start + 1)]()
+        state, handlers = self.cpu.state, self._handlers
+        tick, eip = state.tick, state.eip
+        self.board.clock.now = tick
+        while self._stop is None and (state.tick, state.eip) == (tick, eip):
+            why = self.cpu.step(code, length)
+            handlers[why]()
+            if why == DEADLINE:
+                break
         return Outcome.RESUME if self._stop is None else Outcome.STOP
+
+    def retire(self, end: int) -> None:
+        """The instruction that the real CPU could not execute is done; `end` is the next's EIP."""
+        real = self.real
+        real.eip = end & 0xFFFF_FFFF
+        real.tick += 1
+        real.interrupt_shadow = real.debug_shadow = 0
+
+    def code_at(self, eip: int, length: int) -> bytes:
+        """The bytes of an instruction of the guest; fewer where they are not mapped."""
+        return self.host.cpu.read_linear(self.real.seg[CS].base + eip, length)
+
+    def refresh_paging(self) -> None:
+        """After a fault has changed the shadows, while the guest is on the real CPU."""
+        if self.paging.stale:
+            self.world.refresh()
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        """Write to guest-physical memory on the guest's behalf, within a page, and say so."""
+        self.memory.write(address, data)
+        self._written(address >> 12)
+
+    @property
+    def stopped(self) -> bool:
+        """Has the machine stopped?"""
+        return self._stop is not None
 
     def check_power(self) -> None:
         """Stop if the guest has just switched the machine off."""
@@ -203,19 +256,28 @@ class VirtualMachine(Machine):
 
     def _watched(self) -> None:
         """A store to a page that shadows depend on."""
-        page = self.guest_page[self.cpu.exit.address >> 12]
+        self._written(self.guest_page[self.cpu.exit.address >> 12])
+
+    def _written(self, page: int) -> None:
+        if not self.paging.is_traced(page):
+            return
         self.paging.written(page)
         self.descriptors.forget_page(page)
-        self.gates.written(page)
         self.descriptors.check()
+        self.gates.written(page)
 
     # -- taking turns with other machines ----------------------------------------------------------
+
+    def end_turn(self) -> None:
+        """Let others run, if there are any."""
+        self.turn_ended = True
 
     def run_turn(self, cycles: int, max_ticks: int | None) -> bool:
         """Run for some cycles of machine time; True once the machine has stopped for good."""
         end = self.real.cycle + cycles
         limit = NEVER if max_ticks is None else max_ticks
-        while self.real.cycle < end:
+        self.turn_ended = False
+        while self.real.cycle < end and not self.turn_ended:
             stop = self.run(min(limit, self.ticks + TURN_TICKS)).stop
             if stop is not Stop.OUT_OF_TICKS or self.ticks >= limit:
                 return True

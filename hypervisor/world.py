@@ -38,6 +38,7 @@ from hypervisor.segments import CS, SS, Segment
 if TYPE_CHECKING:
     from hypervisor.host import Host
     from hypervisor.memory.shadow import ShadowPaging
+    from hypervisor.vcpu_area import VcpuArea
 
 EFLAGS_IOPL: Final = 0x3000
 #: Bits of EFLAGS that the real CPU's say nothing about.
@@ -83,6 +84,8 @@ class World:
         self._virtual_segments = b""  #: as they were entered
         self._real_segments = b""
         self._controls = b""  #: virtual table and control registers, as last seen
+        self.area: VcpuArea | None = None  #: of a paravirtual guest
+        self.sti_shadow_at = -1  #: the tick at which an STI of such a one has just retired
         #: Called when those have changed, before the guest goes on.
         self.on_change: list[Callable[[], None]] = [descriptors.check]
 
@@ -105,6 +108,8 @@ class World:
             found = self._known.get(wanted)
             self._real_segments = self._remember(wanted) if found is None else found
             self._real_bytes[RING_AND_SEGMENTS] = self._real_segments
+        if self.area is not None:
+            self.area.enter(self._virtual)
         if self._paging.stale:
             self.refresh()
         self.entered = True
@@ -181,6 +186,10 @@ class World:
             self._take_segments(now)
             self._virtual.cpl = USER if self._real.cpl == USER else 0
             self._virtual_segments = b""
+        if self.area is not None:
+            self.area.leave(self._virtual)
+            if self._virtual.tick == self.sti_shadow_at:
+                self._virtual.interrupt_shadow = 1
 
     def _take_segments(self, now: bytes) -> None:
         """Segment registers that the guest has loaded by itself hold shadows: take the sources."""

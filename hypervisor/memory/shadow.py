@@ -249,6 +249,10 @@ class ShadowPaging:
         self._others.add(page)
         self._protect(page)
 
+    def is_traced(self, page: int) -> bool:
+        """Are stores to a guest page reported?"""
+        return page in self._traced
+
     def _protect(self, page: int) -> None:
         if page in self._traced or self._memory.frame(page) == NO_FRAME:
             return

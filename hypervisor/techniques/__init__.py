@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TECHNIQUES: Final = {
     "interpret": ("hypervisor.techniques.interpret", "Interpret"),
     "trap": ("hypervisor.techniques.trap", "Trap"),
+    "paravirt": ("hypervisor.techniques.paravirt", "Paravirt"),
 }
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hypervisor.errors import HypervisorError
+from isa.paravirt import HYPERVISOR
 
 if TYPE_CHECKING:
+    from hypervisor.outcome import Outcome
     from hypervisor.vm import VirtualMachine
+    from isa.sites import Site
 
 USER: int = 3
 
@@ -18,6 +24,29 @@ class Technique:
     memories: ClassVar[tuple[str, ...]] = ("shadow",)
     #: Whether the guest's kernel runs in ring 1, so that the hardware may call it (gates.py).
     kernel_in_ring_1: ClassVar[bool] = True
+
+    def attach(self, vm: VirtualMachine) -> None:
+        """Called once, when the machine has been built."""
+
+    def load(self, vm: VirtualMachine, variant: str | None, sites: Sequence[Site]) -> None:
+        """Called for each program: its paravirtual variant, and its sites.
+
+        HypervisorError if the technique cannot run such a one.
+        """
+        if variant == HYPERVISOR:
+            raise HypervisorError(
+                f"technique {self.name}: a paravirtual image runs under paravirt alone"
+            )
+
+    def limit(self, vm: VirtualMachine, until: int) -> int:
+        """The tick at which the real CPU shall stop at the latest, at most `until`."""
+        del vm
+        return until
+
+    def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
+        """A chance at an event of the real CPU before all others; None to pass."""
+        del vm, record
+        return None
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
         """May the real CPU execute the guest's next instruction itself?

@@ -1,0 +1,161 @@
+"""What each hypercall does: one method a row of the table in hypercalls.py.
+
+All that a guest passes is checked before anything changes: addresses by a walk of its own page
+tables with its kernel's rights, counts by the table's limits. The instruction has retired when a
+method runs, and the virtual CPU is up to date. Read techniques/paravirt.py for how they get here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from emulator.clock import TICKS_PER_SECOND
+from emulator.core import GENERAL, Access
+from hypervisor import segments
+from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
+from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION
+from hypervisor.outcome import Outcome
+
+if TYPE_CHECKING:
+    from hypervisor.vm import VirtualMachine
+
+PAGE: Final = 4096
+MOST_BYTES: Final = 65536
+MOST_UPDATES: Final = 1024
+MOST_CALLS: Final = 256
+LARGEST_STATUS: Final = 63
+COM1_TRANSMIT: Final = 0x3F8
+EFAULT, EINVAL, ENOSYS = (ERROR_VALUES[name] for name in ("EFAULT", "EINVAL", "ENOSYS"))
+UPDATE: Final = struct.Struct("<II")
+CALL: Final = struct.Struct("<6I")
+MULTICALL: Final = next(call.number for call in HYPERCALLS if call.name == "multicall")
+
+
+class Refused(Exception):
+    """A call that was not made; `args[0]` is what the guest gets."""
+
+
+class Hypercalls:
+    """The hypercalls of one virtual machine."""
+
+    def __init__(self, vm: VirtualMachine) -> None:
+        self._vm = vm
+        self._handlers = [getattr(self, call.handler) for call in HYPERCALLS]
+
+    @staticmethod
+    def name(number: int) -> str:
+        """The name of a call, for people."""
+        return HYPERCALLS[number].name if number < len(HYPERCALLS) else "unknown"
+
+    def make(self, number: int) -> Outcome:
+        """Make the call that the guest's registers ask for; its result goes to EAX."""
+        vm = self._vm
+        vm.world.leave()
+        registers = vm.cpu.state.gpr
+        arguments = [registers[GENERAL.index(name)] for name in ARGUMENT_REGISTERS]
+        registers[GENERAL.index("eax")] = self._result(number, arguments) & 0xFFFF_FFFF
+        return Outcome.STOP if vm.stopped else Outcome.RESUME
+
+    def _result(self, number: int, arguments: list[int]) -> int:
+        if number >= len(self._handlers):
+            return ENOSYS
+        handler = self._handlers[number]
+        try:
+            result: int = handler(*arguments[: len(HYPERCALLS[number].arguments)])
+        except Refused as refused:
+            result = refused.args[0]
+        return result
+
+    # -- guest memory ------------------------------------------------------------------------------
+
+    def _read(self, linear: int, size: int) -> bytes:
+        data = self._vm.cpu.read_linear(linear, size)
+        if len(data) < size:
+            raise Refused(EFAULT)
+        return data
+
+    def _write(self, linear: int, data: bytes) -> None:
+        """Write all or nothing, as the guest's kernel might."""
+        walks, done = [], 0
+        while done < len(data):
+            at = (linear + done) & 0xFFFF_FFFF
+            step = min(len(data) - done, PAGE - at % PAGE)
+            walked = self._vm.cpu.walk(at, Access.WRITE)
+            if walked is None:
+                raise Refused(EFAULT)
+            walks.append((walked.physical, data[done : done + step]))
+            done += step
+        for physical, piece in walks:
+            self._vm.write_physical(physical, piece)
+
+    # -- the calls ---------------------------------------------------------------------------------
+
+    def hypercall_vm_info(self, to: int) -> int:
+        """Describe the machine."""
+        size = self._vm.memory.size
+        self._write(to, struct.pack("<4I", VERSION, len(HYPERCALLS), size, TICKS_PER_SECOND))
+        return 0
+
+    def hypercall_console_write(self, source: int, count: int) -> int:
+        """Send bytes out of COM1, all at one tick."""
+        if count > MOST_BYTES:
+            raise Refused(EINVAL)
+        for byte in self._read(source, count):
+            self._vm.board.bus.port_write(COM1_TRANSMIT, 1, byte)
+        return count
+
+    def hypercall_yield(self) -> int:
+        """End this machine's turn."""
+        self._vm.end_turn()
+        return 0
+
+    def hypercall_get_time(self, to: int) -> int:
+        """Store the tick."""
+        self._write(to, struct.pack("<Q", self._vm.ticks))
+        return 0
+
+    def hypercall_mmu_update(self, entries: int, count: int) -> int:
+        """Write page-table entries by guest-physical address."""
+        if count > MOST_UPDATES:
+            raise Refused(EINVAL)
+        memory = self._vm.memory
+        updates = list(UPDATE.iter_unpack(self._read(entries, count * UPDATE.size)))
+        for entry, _ in updates:
+            if entry % 4 or entry >= memory.size:
+                raise Refused(EINVAL)
+        for entry, value in updates:
+            self._vm.write_physical(entry, value.to_bytes(4, "little"))
+        self._vm.cpu.flush_tlb()
+        return count
+
+    def hypercall_set_kernel_stack(self, selector: int, pointer: int) -> int:
+        """Write SS0:ESP0 of the guest's TSS."""
+        tr = self._vm.cpu.state.tr
+        if selector > 0xFFFF or selector & 3 or tr.attributes & segments.UNUSABLE:
+            raise Refused(EINVAL)
+        if tr.limit < TSS_LEAST:
+            raise Refused(EINVAL)
+        self._write(tr.base + TSS_KERNEL_STACK, struct.pack("<II", pointer, selector))
+        return 0
+
+    def hypercall_multicall(self, calls: int, count: int) -> int:
+        """Make calls one after another; each entry gets its result."""
+        if count > MOST_CALLS:
+            raise Refused(EINVAL)
+        batch = list(CALL.iter_unpack(self._read(calls, count * CALL.size)))
+        for done, (number, *arguments, _) in enumerate(batch):
+            result = EINVAL if number == MULTICALL else self._result(number, arguments)
+            place = calls + done * CALL.size + CALL.size - 4
+            self._write(place, (result & 0xFFFF_FFFF).to_bytes(4, "little"))
+            if self._vm.stopped or self._vm.turn_ended:
+                return done + 1
+        return count
+
+    def hypercall_shutdown(self, status: int) -> int:
+        """End the machine."""
+        if status > LARGEST_STATUS:
+            raise Refused(EINVAL)
+        self._vm.board.power_off(status)
+        self._vm.check_power()
+        return 0

@@ -1,0 +1,155 @@
+"""paravirt: the kernel knows that it is a guest.
+
+Its sensitive instructions were replaced when it was assembled (isa/sites.py). Most sites are code
+in the vCPU area and exit only if there is something to do; the others are INT, an exit that says
+what it is, without a fault to decode. Whatever happens at a site ends here: a fault of ours - a
+missing shadow page, a descriptor not yet there - is repaired and the step tried again; else what
+the site has changed so far is put back, and the virtual CPU executes the original instruction as if
+it stood there alone.
+
+A kernel may also ask for a hypercall by number (hypervisor/hypercalls.py). Barham et al., "Xen and
+the art of virtualization" (2003), is the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from emulator.core import EFLAGS_IF, GENERAL, EventKind
+from hypervisor.calls import Hypercalls
+from hypervisor.emulate import EMULATED, Trapped
+from hypervisor.errors import HypervisorError
+from hypervisor.memory.shadow import Verdict
+from hypervisor.outcome import Outcome
+from hypervisor.techniques.base import Technique
+from hypervisor.vcpu_area import VcpuArea
+from isa.paravirt import HYPERCALL_VECTOR, HYPERVISOR, VCPU_AREA_BYTES, VCPU_PAGE
+from isa.site_forms import FORM_BY_NAME, Step
+from isa.sites import Site, put_back
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypervisor.vm import VirtualMachine
+
+DEBUG: Final = 1
+PAGE_FAULT: Final = 14
+SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})  #: #TS, #NP, #SS, #GP
+STI: Final = "sti"
+
+
+class Paravirt(Technique):
+    """A hypervisor that its guest speaks to."""
+
+    name: ClassVar[str] = "paravirt"
+
+    def __init__(self) -> None:
+        self._steps: dict[int, tuple[Site, Step]] = {}
+        self._restarts: dict[int, Site] = {}
+
+    def attach(self, vm: VirtualMachine) -> None:
+        self._area = vm.world.area = VcpuArea(vm)
+        self._calls = Hypercalls(vm)
+        vm.descriptors.data_end = VCPU_PAGE + VCPU_AREA_BYTES
+
+    def load(self, vm: VirtualMachine, variant: str | None, sites: Sequence[Site]) -> None:
+        if variant != HYPERVISOR:
+            raise HypervisorError(
+                "technique paravirt: expected an image made by `asm --paravirt`, found "
+                + ("its native twin" if variant else "a plain one")
+            )
+        self._steps = {s.address + step.offset: (s, step) for s in sites for step in s.steps}
+        self._restarts = {s.restart: s for s in sites if s.restart != s.address}
+
+    def runs_directly(self, vm: VirtualMachine) -> bool:
+        # The guest has put EIP where its original POPF seems to be: the site begins elsewhere.
+        site = self._restarts.get(vm.cpu.state.eip)
+        if site is not None and vm.cpu.state.cpl == 0:
+            vm.cpu.state.eip = site.address
+        return True
+
+    def limit(self, vm: VirtualMachine, until: int) -> int:
+        """Stop one tick early: whether the last instruction is an STI must be seen before it runs.
+
+        Interrupts are not taken right after an STI that has turned them on, and the store that it
+        has become leaves no trace of that.
+        """
+        world = vm.world
+        world.enter()
+        if vm.real.tick + 1 < until:
+            return until - 1
+        found = self._steps.get(vm.real.eip)
+        is_sti = found is not None and found[0].form == STI and vm.in_kernel
+        world.sti_shadow_at = vm.real.tick + 1 if is_sti and not self._area.interrupts_on else -1
+        return until
+
+    def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
+        if not vm.in_kernel:
+            return None
+        found = self._steps.get(record.eip)
+        if record.kind == EventKind.SOFTWARE:
+            if record.vector != HYPERCALL_VECTOR:
+                return None
+            return self._named(vm, record) if found is None else self._called(vm, *found)
+        if found is None:
+            return None
+        return self._faulted(vm, record, *found)
+
+    # -- sites -------------------------------------------------------------------------------------
+
+    def _called(self, vm: VirtualMachine, site: Site, step: Step) -> Outcome:
+        """INT at a site: the guest asks for the original instruction."""
+        vm.count(f"hypercall: {site.mnemonic}")
+        emulate = EMULATED.get(site.mnemonic)
+        if emulate is not None and not step.offset:
+            trapped = Trapped(site.row, len(site.original), site.end, lambda: site.original)
+            if emulate(vm, trapped):
+                return Outcome.RESUME
+        return self._original(vm, site, step)
+
+    def _faulted(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome:
+        """An exception at one of the instructions that a site is made of."""
+        if record.vector == PAGE_FAULT:
+            return self._page_fault(vm, record, site, step)
+        if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
+            vm.count("descriptor load")
+            return Outcome.RESUME
+        if record.vector == DEBUG and step.offset:
+            return Outcome.RESUME  # within what the guest sees as one instruction
+        return self._original(vm, site, step)
+
+    def _page_fault(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome:
+        if not self._area.holds(record.linear):
+            verdict, _ = vm.paging.fault(record.linear, record.error)
+            if verdict is Verdict.HIDDEN:
+                vm.count("hidden page fault")
+                vm.refresh_paging()
+                return Outcome.RESUME
+        vm.count(f"site: {site.mnemonic}")
+        return self._original(vm, site, step)
+
+    def _original(self, vm: VirtualMachine, site: Site, step: Step) -> Outcome:
+        """Undo what the site has done, and execute what it stands for."""
+        vm.world.leave()
+        state = vm.cpu.state
+        values = put_back(step, state.gpr[GENERAL.index("esp")], state.eflags, self._area.read)
+        for name, value in values.items():
+            if name == "eflags":
+                state.eflags = value
+            elif name == "if_word":
+                state.eflags = state.eflags & ~EFLAGS_IF | (EFLAGS_IF if value else 0)
+            else:
+                state.gpr[GENERAL.index(name)] = value
+        state.eip = site.restart
+        return vm.interpret(site.mnemonic, site.original, site.end - site.restart)
+
+    # -- hypercalls by number ----------------------------------------------------------------------
+
+    def _named(self, vm: VirtualMachine, record: Any) -> Outcome:
+        number = vm.real.gpr[GENERAL.index("eax")]
+        vm.count(f"hypercall: {self._calls.name(number)}")
+        vm.retire(record.eip + record.length)
+        return self._calls.make(number)
+
+
+assert FORM_BY_NAME[STI]
