@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "cut.h"
 #include "flags.h"
 #include "isa_rows.h"
 #include "operand.h"
@@ -187,6 +188,7 @@ void cpu_reset(Cpu *cpu) {
     state->dr[6] = 0xFFFF0FF0u;
     state->dr[7] = 0x400;
     tlb_clear(cpu);
+    cut_none(cpu);
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
     cpu->pending_exit = 0;
@@ -263,6 +265,11 @@ static u32 saved_size(void) {
            sizeof(((Cpu *)0)->code_tlbs);
 }
 
+/* Which pages are guarded follows from the segments. */
+static u32 saved_tag(u32 tag) {
+    return tag == ~0u ? tag : plain_tag(tag);
+}
+
 uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
     if (to == NULL) return saved_size();
     memcpy(to, &cpu->state, sizeof cpu->state);
@@ -270,11 +277,16 @@ uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
     for (u32 space = 0; space < TLB_SPACES; space++)
         for (u32 i = 0; i < TLB_SIZE; i++, to += sizeof(SavedTlbEntry)) {
             const TlbEntry *entry = &cpu->tlbs[space][i];
-            SavedTlbEntry saved = {entry->read_tag, entry->write_tag, cpu->tlb_walked[space][i],
-                                   cpu->tlb_machine[space][i]};
+            SavedTlbEntry saved = {saved_tag(entry->read_tag), saved_tag(entry->write_tag),
+                                   cpu->tlb_walked[space][i], cpu->tlb_machine[space][i]};
             memcpy(to, &saved, sizeof saved);
         }
-    memcpy(to, cpu->code_tlbs, sizeof cpu->code_tlbs);
+    for (u32 space = 0; space < TLB_SPACES; space++)
+        for (u32 i = 0; i < TLB_SIZE; i++, to += sizeof(CodeTlbEntry)) {
+            CodeTlbEntry saved = cpu->code_tlbs[space][i];
+            saved.tag = saved_tag(saved.tag);
+            memcpy(to, &saved, sizeof saved);
+        }
     return saved_size();
 }
 
@@ -309,6 +321,7 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
             cpu->tlbs[space][i] = restored(cpu->machine, &saved);
         }
     memcpy(cpu->code_tlbs, from, sizeof cpu->code_tlbs);
+    cut_none(cpu);
     cpu->seen_cr0 = state.cr0;
     cpu->seen_cr3 = state.cr3;
     cpu->seen_cr4 = state.cr4;

@@ -32,7 +32,7 @@ enum {
 /* Bits of a page fault's error code; "write" and "user" are those of enum access. */
 enum { ERROR_PRESENT = 1, ERROR_RESERVED = 8 };
 
-enum { SPACES = 0xFFF, LARGE_MASK = 0x3FFFFF, NO_TAG = 0xFFFFFFFFu };
+enum { SPACES = 0x7FF, LARGE_MASK = 0x3FFFFF, NO_TAG = 0xFFFFFFFFu };
 
 typedef struct {
     u32 error;   /* of the page fault, if it fails */
@@ -109,19 +109,19 @@ static void fill(Cpu *cpu, u32 linear, u32 access, u32 machine, bool writable) {
     TlbEntry *entry = &cpu->tlbs[user][index];
     u8 *host = machine_pointer(cpu->machine, PAGE_OF(machine));
     u8 flags = cpu->machine->page_flags[machine >> 12];
-    u32 tag = PAGE_OF(linear) | cpu->state.space;
+    u32 tag = PAGE_OF(linear) | cpu->state.space, filed = filed_tag(tag, cpu->data_end[user]);
     bool direct = host && !(flags & PAGE_MMIO) && !debug_watches_page(cpu, linear);
     bool plain = !(flags & (PAGE_CODE | PAGE_WATCHED | PAGE_DIRTY_LOG | PAGE_ROM));
-    entry->read_tag = direct ? tag : NO_TAG;
-    entry->write_tag = direct && plain && writable ? tag : NO_TAG;
+    entry->read_tag = direct ? filed : NO_TAG;
+    entry->write_tag = direct && plain && writable ? filed : NO_TAG;
     entry->host = (uintptr_t)host - PAGE_OF(linear);
     cpu->tlb_machine[user][index] = PAGE_OF(machine);
     cpu->tlb_walked[user][index] = tag;
 }
 
 static void fill_code(Cpu *cpu, u32 linear, u32 machine) {
-    cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)] =
-        (CodeTlbEntry){PAGE_OF(linear) | cpu->state.space, PAGE_OF(machine)};
+    u32 tag = filed_tag(tlb_tag(cpu, linear), cpu->code_end[cpu->state.cpl == 3]);
+    cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)] = (CodeTlbEntry){tag, PAGE_OF(machine)};
 }
 
 /* Would a processor's TLB have missed? */
@@ -167,7 +167,8 @@ void tlb_clear(Cpu *cpu) {
 
 void tlb_flush(Cpu *cpu) {
     CpuState *state = &cpu->state;
-    /* Ids end at 0xFFE: with 0xFFF the last page's tag would be the one that matches nothing. */
+    /* Ids end at 0x7FE: with 0x7FF the last page's guarded tag would be the one that matches
+       nothing. */
     if (++state->space >= SPACES) {
         tlb_clear(cpu);
         state->space = 0;
