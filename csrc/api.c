@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "cut.h"
 #include "flags.h"
 #include "isa_rows.h"
 #include "operand.h"
@@ -189,6 +190,7 @@ void cpu_reset(Cpu *cpu) {
     state->dr[6] = 0xFFFF0FF0u;
     state->dr[7] = 0x400;
     tlb_clear(cpu);
+    cut_none(cpu);
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
     cpu->pending_exit = 0;
@@ -280,13 +282,23 @@ static u32 saved_size(void) {
     return sizeof(CpuState) + sizeof(((Cpu *)0)->walked) + sizeof(((Cpu *)0)->code_tlbs);
 }
 
+/* Which pages are guarded follows from the segments. */
+static u32 saved_tag(u32 tag) {
+    return tag == ~0u ? tag : plain_tag(tag);
+}
+
 uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
     if (to == NULL) return saved_size();
     memcpy(to, &cpu->state, sizeof cpu->state);
     to += sizeof cpu->state;
     memcpy(to, cpu->walked, sizeof cpu->walked);
     to += sizeof cpu->walked;
-    memcpy(to, cpu->code_tlbs, sizeof cpu->code_tlbs);
+    for (u32 space = 0; space < TLB_SPACES; space++)
+        for (u32 i = 0; i < TLB_SIZE; i++, to += sizeof(CodeTlbEntry)) {
+            CodeTlbEntry saved = cpu->code_tlbs[space][i];
+            saved.tag = saved_tag(saved.tag);
+            memcpy(to, &saved, sizeof saved);
+        }
     return saved_size();
 }
 
@@ -300,6 +312,7 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     memcpy(cpu->walked, from, sizeof cpu->walked);
     from += sizeof cpu->walked;
     memcpy(cpu->code_tlbs, from, sizeof cpu->code_tlbs);
+    cut_none(cpu);
     cpu->seen_cr0 = state.cr0;
     cpu->seen_cr3 = state.cr3;
     cpu->seen_cr4 = state.cr4;

@@ -100,7 +100,7 @@ typedef struct {
 
 enum { STATE_VERSION = 1, REPLAY_MAX = 48, POSTED_MAX = 48, TLB_SIZE = 512, TLB_SPACES = 2 };
 
-/* What a processor's TLB would hold: tags are the linear page and the address-space id in the low 12
+/* What a processor's TLB would hold: tags are the linear page and the address-space id in the low 11
    bits; a tag of all ones matches nothing. machine is the machine address of the page. writable: a
    store needs no walk either, the page being writable at this privilege and dirty already. */
 typedef struct {
@@ -130,7 +130,7 @@ typedef struct {
     uint32_t replay_count, replay_next; /* answers to reads of the instruction in progress */
     uint64_t replay[48];
     uint32_t resume; /* EFLAGS.RF semantics of the next instruction are in eflags */
-    uint32_t space;  /* address-space id of TLB tags (12 bits) */
+    uint32_t space;  /* address-space id of TLB tags (11 bits) */
     Intercepts intercepts;
     uint32_t trace;       /* bits of trace_kind */
     uint32_t large_pages; /* a 4 MiB page has been cached since the TLB was flushed */

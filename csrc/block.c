@@ -130,7 +130,8 @@ void block_flush(Machine *machine) {
 /* Machine address of a code byte; raises #PF. */
 static u32 fetch_translate(Cpu *cpu, u32 linear) {
     const CodeTlbEntry *entry = &cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)];
-    if (likely(entry->tag == tlb_tag(cpu, linear))) return entry->machine | (linear & PAGE_MASK);
+    if (likely(plain_tag(entry->tag) == tlb_tag(cpu, linear)))
+        return entry->machine | (linear & PAGE_MASK);
     return translate(cpu, linear, ACCESS_FETCH | (cpu->state.cpl == 3 ? ACCESS_USER : 0));
 }
 
@@ -327,9 +328,10 @@ static bool cacheable(const Machine *machine, const Block *block) {
            (block->machine2 == NO_PAGE || block->machine2 >> 12 < machine->pages);
 }
 
+/* Without MODE_LIMITED segments end with a page, and so cannot end within one that EIP is in. */
 static bool still_valid(Cpu *cpu, const Block *block) {
     u32 linear = cpu->state.seg[SEG_CS].base + block->eip;
-    if (block->mode & MODE_LIMITED &&
+    if ((block->mode & MODE_LIMITED || block->machine2 != NO_PAGE) &&
         (u64)block->eip + block->length - 1 > cpu->state.seg[SEG_CS].limit)
         return false;
     if (block->machine2 == NO_PAGE) return true;

@@ -151,8 +151,9 @@ enum { BLOCK_INSNS = 32, MODE_DEAD = 0xFFFFFFFFu };
 
 /* Mode word: all that decoding depends on besides the bytes. */
 enum mode {
-    MODE_FLAT = 1,    /* DS, ES, SS: base 0, limit 4 GiB, writable; SS is 32-bit */
-    MODE_LIMITED = 2, /* CS has a base or a limit: no chaining, limit checked on entry */
+    MODE_FLAT = 1,    /* DS, ES, SS: base 0, flat to their end (cut.c), writable; SS is 32-bit */
+    MODE_LIMITED = 2, /* CS is not flat to its end: no chaining, limit checked on entry */
+    MODE_CUT = 8,     /* CS is flat to an end below 4 GiB: jumps look at it */
     MODE_STEP = 4     /* one instruction a block: TF, debug registers, shadows, exact ticks */
 };
 
@@ -172,7 +173,8 @@ typedef struct Block {
     Insn insns[]; /* count of them, then one that ends the block if the last does not */
 } Block;
 
-/* tag: linear page | address-space id; ~0 matches nothing. host: host address minus linear. */
+/* tag: linear page | guard | address-space id; ~0 matches nothing. host: host address minus linear.
+   tlb.h. */
 typedef struct {
     u32 read_tag, write_tag;
     uintptr_t host;
@@ -224,6 +226,8 @@ struct Cpu {
     TlbEntry tlbs[TLB_SPACES][TLB_SIZE];
     Translation walked[TLB_SPACES][TLB_SIZE]; /* what each entry is made of */
     CodeTlbEntry code_tlbs[TLB_SPACES][TLB_SIZE];
+    /* By TLB space: the last byte that flat segments reach. Pages past it are guarded; cut.c. */
+    u32 data_end[TLB_SPACES], code_end[TLB_SPACES];
 
     jmp_buf escape;
     Fault fault; /* what raise_* raised, to be delivered */
@@ -320,6 +324,9 @@ int decode(const u8 *code, u32 size, u32 eip, u32 mode, u32 cr0, Insn *insn);
 u32 load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size);
 u32 load_update_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size);
 void store_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value);
+/* The same of the stack where its limit is yet to be checked: in a flat mode word. */
+u32 stack_load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size);
+void stack_store_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value);
 /* Implicit supervisor accesses: descriptor tables and TSS, whatever the CPL. */
 u32 load_system(Cpu *cpu, u32 linear, u32 size);
 void store_system(Cpu *cpu, u32 linear, u32 size, u32 value);

@@ -39,7 +39,7 @@ static NOINLINE Block *follow_slowly(Cpu *cpu, Link *link) {
     bool alive = cpu->block->mode != MODE_DEAD && chainable(cpu->block);
     Block *target;
     /* A jump beyond the limit is the jump's fault; to fall off the end is the next instruction's. */
-    if (unlikely(cpu->mode & MODE_LIMITED) && link == &cpu->block->out[0] &&
+    if (unlikely(cpu->mode & (MODE_LIMITED | MODE_CUT)) && link == &cpu->block->out[0] &&
         cpu->current->op != OP_END)
         check_target(cpu, cpu->current, link->eip);
     cpu->state.eip = link->eip;

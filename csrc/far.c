@@ -105,7 +105,7 @@ static void call_same(Cpu *cpu, u32 selector, Descriptor code, u32 offset, u32 b
 static u32 stack_read(Cpu *cpu, u32 bits, u32 offset) {
     u32 pointer = cpu->state.gpr[ESP] + offset;
     if (!(cpu->mode & MODE_FLAT)) pointer = stack_linear(cpu, pointer, bits / 8, false);
-    return load(cpu, cpu->current, pointer, bits / 8);
+    return stack_load(cpu, cpu->current, pointer, bits / 8);
 }
 
 /* A call that raises privilege: the stack of the TSS, and parameters copied to it. */

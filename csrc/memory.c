@@ -8,8 +8,8 @@
  * A store to a device is posted and the instruction retires; Python performs it before anything else.
  * Read paging.c next.
  */
-#include "flags.h"
 #include "operand.h"
+#include "transfer.h"
 
 static u32 rights(const Cpu *cpu) {
     return cpu->state.cpl == 3 ? ACCESS_USER : 0;
@@ -135,45 +135,95 @@ static void store_with(Cpu *cpu, u32 linear, u32 size, u32 value, u32 access) {
 }
 
 /*
- * An access that runs from the end of a flat segment on to its start is beyond the limit, as in any
- * other segment. The forms that skip segment_linear come here to learn it: memory operands in ES,
- * SS and DS, and the stack.
+ * The forms that skip segment_linear have their limits checked here: in a flat mode word, memory
+ * operands in ES, SS and DS, and the stack. All they reach past the end of the flat segments comes
+ * here, as does what runs from the end of linear space on to its start, which no limit allows. Of
+ * operands the form tells whether segment_linear has seen them.
  */
-static void check_flat_end(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
-    u32 operand, base;
-    if (likely(linear + size - 1 >= linear) || !(cpu->mode & MODE_FLAT)) return;
-    operand = effective_address(cpu, in);
-    base = cpu->state.seg[in->segment].base;
-    if (in->segment == SEG_CS || in->segment > SEG_DS) {
-        /* segment_linear has seen the operand; the base may carry it past 4 GiB. */
-        if (linear == base + operand || linear == base + cpu->state.gpr[ESI]) return;
-    } else if (linear == operand && in->segment != SEG_SS) {
-        raise_error(cpu, VECTOR_GP, 0);
-    }
-    raise_error(cpu, VECTOR_SS, 0);
+INLINE bool is_past_end(const Cpu *cpu, u32 linear, u32 size) {
+    u32 last = linear + size - 1;
+    return last > cpu->data_end[cpu->state.cpl == 3] || last < linear;
+}
+
+static void check_limit(Cpu *cpu, u32 segment, u32 linear, u32 size) {
+    if (!(cpu->mode & MODE_FLAT) || within_limit(&cpu->state.seg[segment], linear, size)) return;
+    raise_error(cpu, segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+}
+
+static void check_operand(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
+    if (in->form == FORM_BASE || in->form == FORM_INDEX)
+        check_limit(cpu, in->segment, linear, size);
+}
+
+/* The TLB's entry for an access that lies in one guarded page, by the tag found there. */
+INLINE bool is_guarded(const Cpu *cpu, u32 tag, u32 linear, u32 size) {
+    return tag == (tlb_tag(cpu, linear + size - 1) | TAG_GUARDED);
+}
+
+/* Loads past the end: guarded pages are served from the TLB, all else by a walk. */
+static u32 load_past(Cpu *cpu, u32 linear, u32 size) {
+    const TlbEntry *entry = tlb_entry(cpu, linear);
+    if (likely(is_guarded(cpu, entry->read_tag, linear, size)))
+        return host_load((const u8 *)(entry->host + linear), size);
+    return load_with(cpu, linear, size, rights(cpu));
+}
+
+static void store_past(Cpu *cpu, u32 linear, u32 size, u32 value) {
+    const TlbEntry *entry = tlb_entry(cpu, linear);
+    if (likely(is_guarded(cpu, entry->write_tag, linear, size)))
+        host_store((u8 *)(entry->host + linear), size, value);
+    else
+        store_with(cpu, linear, size, value, rights(cpu));
 }
 
 NOINLINE u32 load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
     cpu->current = in;
-    check_flat_end(cpu, in, linear, size);
-    return load_with(cpu, linear, size, rights(cpu));
+    if (likely(!is_past_end(cpu, linear, size))) return load_with(cpu, linear, size, rights(cpu));
+    check_operand(cpu, in, linear, size);
+    return load_past(cpu, linear, size);
 }
 
 NOINLINE u32 load_update_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
     cpu->current = in;
-    check_flat_end(cpu, in, linear, size);
+    if (unlikely(is_past_end(cpu, linear, size))) {
+        const TlbEntry *entry = tlb_entry(cpu, linear);
+        check_operand(cpu, in, linear, size);
+        if (likely(is_guarded(cpu, entry->write_tag, linear, size)))
+            return host_load((const u8 *)(entry->host + linear), size);
+    }
     return load_with(cpu, linear, size, rights(cpu) | ACCESS_WRITE);
 }
 
 NOINLINE void store_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
     cpu->current = in;
-    check_flat_end(cpu, in, linear, size);
-    store_with(cpu, linear, size, value, rights(cpu));
+    if (likely(!is_past_end(cpu, linear, size))) {
+        store_with(cpu, linear, size, value, rights(cpu));
+        return;
+    }
+    check_operand(cpu, in, linear, size);
+    store_past(cpu, linear, size, value);
+}
+
+NOINLINE u32 stack_load_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
+    cpu->current = in;
+    if (likely(!is_past_end(cpu, linear, size))) return load_with(cpu, linear, size, rights(cpu));
+    check_limit(cpu, SEG_SS, linear, size);
+    return load_past(cpu, linear, size);
+}
+
+NOINLINE void stack_store_slow(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
+    cpu->current = in;
+    if (likely(!is_past_end(cpu, linear, size))) {
+        store_with(cpu, linear, size, value, rights(cpu));
+        return;
+    }
+    check_limit(cpu, SEG_SS, linear, size);
+    store_past(cpu, linear, size, value);
 }
 
 u32 load_system(Cpu *cpu, u32 linear, u32 size) {
     const TlbEntry *entry = &cpu->tlbs[0][(linear >> 12) & (TLB_SIZE - 1)];
-    if (likely(entry->read_tag == tlb_tag(cpu, linear + size - 1)))
+    if (likely(plain_tag(entry->read_tag) == tlb_tag(cpu, linear + size - 1)))
         return host_load((const u8 *)(entry->host + linear), size);
     return load_with(cpu, linear, size, 0);
 }
@@ -184,7 +234,7 @@ void store_system(Cpu *cpu, u32 linear, u32 size, u32 value) {
 
 void store_as(Cpu *cpu, u32 linear, u32 size, u32 value, bool user) {
     const TlbEntry *entry = &cpu->tlbs[user][(linear >> 12) & (TLB_SIZE - 1)];
-    if (likely(entry->write_tag == tlb_tag(cpu, linear + size - 1)))
+    if (likely(plain_tag(entry->write_tag) == tlb_tag(cpu, linear + size - 1)))
         host_store((u8 *)(entry->host + linear), size, value);
     else
         store_with(cpu, linear, size, value, user ? ACCESS_USER : 0);
@@ -193,7 +243,7 @@ void store_as(Cpu *cpu, u32 linear, u32 size, u32 value, bool user) {
 void probe_store(Cpu *cpu, u32 linear, u32 size, bool user) {
     u32 access = ACCESS_WRITE | (user ? ACCESS_USER : 0);
     const TlbEntry *entry = &cpu->tlbs[user][(linear >> 12) & (TLB_SIZE - 1)];
-    if (likely(entry->write_tag == tlb_tag(cpu, linear + size - 1))) return;
+    if (likely(plain_tag(entry->write_tag) == tlb_tag(cpu, linear + size - 1))) return;
     translate(cpu, linear, access);
     if (crosses_page(linear, size)) translate(cpu, PAGE_OF(linear + size - 1), access);
 }
@@ -201,9 +251,9 @@ void probe_store(Cpu *cpu, u32 linear, u32 size, bool user) {
 u8 *bulk_pointer(Cpu *cpu, u32 linear, bool write) {
     TlbEntry *entry = tlb_entry(cpu, linear);
     u32 tag = tlb_tag(cpu, linear);
-    if ((write ? entry->write_tag : entry->read_tag) != tag) {
+    if (plain_tag(write ? entry->write_tag : entry->read_tag) != tag) {
         translate(cpu, linear, rights(cpu) | (write ? ACCESS_WRITE : 0));
-        if ((write ? entry->write_tag : entry->read_tag) != tag) return NULL;
+        if (plain_tag(write ? entry->write_tag : entry->read_tag) != tag) return NULL;
     }
     return (u8 *)(entry->host + linear);
 }

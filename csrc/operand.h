@@ -99,7 +99,7 @@ INLINE void write_rm(Cpu *cpu, const Insn *in, Shape s, u32 value) {
         store(cpu, in, form_linear(cpu, in, s.form, s.bits / 8, true), s.bits / 8, value);
 }
 
-/* -- The stack. SS.B chooses ESP or SP; in a flat mode word it is ESP, unchecked. ------------- */
+/* -- The stack. SS.B chooses ESP or SP; in a flat mode word it is ESP, and stack_load and stack_store check. */
 
 u32 stack_linear(Cpu *cpu, u32 pointer, u32 size, bool write);
 
@@ -116,7 +116,7 @@ INLINE void set_stack_pointer(Cpu *cpu, u32 value) {
 INLINE void stack_push(Cpu *cpu, const Insn *in, u32 bits, u32 value) {
     u32 pointer = cpu->state.gpr[ESP] - bits / 8;
     if (likely(cpu->mode & MODE_FLAT)) {
-        store(cpu, in, pointer, bits / 8, value);
+        stack_store(cpu, in, pointer, bits / 8, value);
         cpu->state.gpr[ESP] = pointer;
     } else {
         cpu->current = in;
@@ -132,7 +132,7 @@ INLINE u32 stack_peek(Cpu *cpu, const Insn *in, u32 bits, u32 nth) {
         cpu->current = in;
         pointer = stack_linear(cpu, pointer, bits / 8, false);
     }
-    return load(cpu, in, pointer, bits / 8);
+    return stack_load(cpu, in, pointer, bits / 8);
 }
 
 INLINE u32 stack_pop(Cpu *cpu, const Insn *in, u32 bits) {

@@ -11,9 +11,10 @@
 #include "ops_data.h"
 
 BODY void check_target(Cpu *cpu, const Insn *in, u32 eip) {
-    if (likely(!(cpu->mode & MODE_LIMITED))) return;
+    if (likely(!(cpu->mode & (MODE_LIMITED | MODE_CUT)))) return;
+    if (likely(eip <= cpu->state.seg[SEG_CS].limit)) return;
     cpu->current = in;
-    if (eip > cpu->state.seg[SEG_CS].limit) raise_error(cpu, VECTOR_GP, 0);
+    raise_error(cpu, VECTOR_GP, 0);
 }
 
 BODY bool op_jcc(CONTEXT, unsigned cc) {

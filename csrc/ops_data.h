@@ -117,7 +117,7 @@ BODY void op_leave(CONTEXT) {
     if (likely(cpu->mode & MODE_FLAT)) {
         u32 at = cpu->state.gpr[ESP];
         cpu->state.gpr[ESP] = before; /* until nothing can fault any more */
-        value = load(cpu, in, at, s.bits / 8);
+        value = stack_load(cpu, in, at, s.bits / 8);
         cpu->state.gpr[ESP] = at + s.bits / 8;
     } else {
         u32 at = cpu->state.gpr[ESP];
@@ -135,24 +135,22 @@ BODY void op_enter(CONTEXT, u32 size, u32 level) {
     level &= 31;
     /* Work on ESP itself, and put it back should an access fault. */
     u32 esp = before - step, at;
-#define FRAME_SLOT(pointer, write) \
-    (cpu->mode & MODE_FLAT ? (pointer) : stack_linear(cpu, (pointer), step, (write)))
-    store(cpu, in, FRAME_SLOT(esp, true), step, get_gpr(cpu, EBP, s.bits));
+    cpu->current = in;
+    store(cpu, in, stack_linear(cpu, esp, step, true), step, get_gpr(cpu, EBP, s.bits));
     frame = esp;
     for (u32 i = 1; i < level; i++) {
         ebp -= step;
-        at = FRAME_SLOT(ebp, false);
+        at = stack_linear(cpu, ebp, step, false);
         esp -= step;
-        store(cpu, in, FRAME_SLOT(esp, true), step, load(cpu, in, at, step));
+        store(cpu, in, stack_linear(cpu, esp, step, true), step, load(cpu, in, at, step));
     }
     if (level > 0) {
         esp -= step;
-        store(cpu, in, FRAME_SLOT(esp, true), step, frame);
+        store(cpu, in, stack_linear(cpu, esp, step, true), step, frame);
     }
     esp -= size;
     /* The new top must be writable, though nothing is written there (SDM vol. 2, ENTER). */
-    probe_store(cpu, FRAME_SLOT(esp, true), step, cpu->state.cpl == 3);
-#undef FRAME_SLOT
+    probe_store(cpu, stack_linear(cpu, esp, step, true), step, cpu->state.cpl == 3);
     set_gpr(cpu, EBP, s.bits, frame);
     set_stack_pointer(cpu, esp);
 }

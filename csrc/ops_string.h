@@ -41,6 +41,7 @@ BODY u32 bulk_room(const Cpu *cpu, const Insn *in, u32 segment, u32 gpr, u32 siz
     if (!(cpu->mode & MODE_FLAT) || in->flags & INSN_ADDR16 || cpu->state.eflags & FLAG_DF)
         return 0;
     if (segment == SEG_FS || segment == SEG_GS || segment == SEG_CS) return 0;
+    if ((cpu->state.gpr[gpr] | PAGE_MASK) > cpu->state.seg[segment].limit) return 0;
     return room < most ? room : most;
 }
 

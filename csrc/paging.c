@@ -33,7 +33,7 @@ enum {
 /* Bits of a page fault's error code; "write" and "user" are those of enum access. */
 enum { ERROR_PRESENT = 1, ERROR_RESERVED = 8 };
 
-enum { SPACES = 0xFFF, LARGE_MASK = 0x3FFFFF };
+enum { SPACES = 0x7FF, LARGE_MASK = 0x3FFFFF };
 static const u32 NO_TAG = 0xFFFFFFFFu, NO_FRAME = 0xFFFFF000u;
 
 typedef struct {
@@ -124,10 +124,11 @@ static void fill(Cpu *cpu, u32 user, u32 index) {
     u32 tag = walked->tag, linear = PAGE_OF(tag);
     u8 *host = machine_pointer(cpu->machine, walked->machine);
     u8 flags = cpu->machine->page_flags[walked->machine >> 12];
+    u32 filed = filed_tag(tag, cpu->data_end[user]);
     bool direct = host && !(flags & PAGE_MMIO) && !debug_watches_page(cpu, linear);
     bool plain = !(flags & (PAGE_CODE | PAGE_WATCHED | PAGE_DIRTY_LOG | PAGE_ROM));
-    entry->read_tag = direct ? tag : NO_TAG;
-    entry->write_tag = direct && plain && walked->writable ? tag : NO_TAG;
+    entry->read_tag = direct ? filed : NO_TAG;
+    entry->write_tag = direct && plain && walked->writable ? filed : NO_TAG;
     entry->host = (uintptr_t)host - linear;
 }
 
@@ -142,8 +143,8 @@ void tlb_refill(Cpu *cpu) {
 }
 
 static void fill_code(Cpu *cpu, u32 linear, u32 machine) {
-    cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)] =
-        (CodeTlbEntry){PAGE_OF(linear) | cpu->state.space, PAGE_OF(machine)};
+    u32 tag = filed_tag(tlb_tag(cpu, linear), cpu->code_end[cpu->state.cpl == 3]);
+    cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)] = (CodeTlbEntry){tag, PAGE_OF(machine)};
 }
 
 /* Walk the tables; `known`: a processor's TLB would have had the page, though not for this. */
@@ -233,7 +234,8 @@ void tlb_clear(Cpu *cpu) {
 
 void tlb_flush(Cpu *cpu) {
     CpuState *state = &cpu->state;
-    /* Ids end at 0xFFE: with 0xFFF the last page's tag would be the one that matches nothing. */
+    /* Ids end at 0x7FE: with 0x7FF the last page's guarded tag would be the one that matches
+       nothing. */
     if (++state->space >= SPACES) {
         tlb_clear(cpu);
         state->space = 0;

@@ -10,6 +10,7 @@
  * tick limit that falls inside a block. So cpu_run stops at an exact tick, and saving the state at
  * any exit loses nothing. Read event.c next for how faults are delivered.
  */
+#include "cut.h"
 #include "flags.h"
 #include "isa_ops.h"
 #include "operand.h"
@@ -146,31 +147,25 @@ void end_repeat(Cpu *cpu, bool some, bool finished) {
 
 /* -- Mode ------------------------------------------------------------------------------------------ */
 
-static bool is_flat(const Segment *segment) {
-    u32 wanted = ATTR_PRESENT | ATTR_CODE_OR_DATA | ATTR_WRITABLE;
-    u32 forbidden = ATTR_CODE | ATTR_EXPAND_DOWN | ATTR_UNUSABLE;
-    return segment->base == 0 && segment->limit == 0xFFFFFFFFu &&
-           (segment->attributes & (wanted | forbidden)) == wanted;
-}
-
 bool checks_alignment(const CpuState *state) {
     return state->cpl == 3 && state->cr0 & CR0_AM && state->eflags & FLAG_AC;
 }
 
 void refresh_mode(Cpu *cpu) {
     const CpuState *state = &cpu->state;
-    const Segment *seg = state->seg;
-    u32 mode = 0;
-    if (is_flat(&seg[SEG_DS]) && is_flat(&seg[SEG_ES]) && is_flat(&seg[SEG_SS]) &&
-        seg[SEG_SS].attributes & ATTR_BIG && !checks_alignment(state))
+    u32 mode = 0, space = state->cpl == 3;
+    u32 data = flat_data_end(state), code = flat_code_end(state);
+    if (data != 0 && state->seg[SEG_SS].attributes & ATTR_BIG && !checks_alignment(state))
         mode |= MODE_FLAT;
-    if (seg[SEG_CS].base != 0 || seg[SEG_CS].limit != 0xFFFFFFFFu) mode |= MODE_LIMITED;
+    if (unlikely(code != ~0u)) mode |= code == 0 ? MODE_LIMITED : MODE_CUT;
     if (state->eflags & (FLAG_TF | FLAG_RF) || state->dr[7] & 0xFF || cpu->stepping ||
         state->trace & TRACE_EXEC)
         mode |= MODE_STEP;
     cpu->mode = mode;
-    cpu->tlb = cpu->tlbs[state->cpl == 3];
-    cpu->code_tlb = cpu->code_tlbs[state->cpl == 3];
+    cpu->tlb = cpu->tlbs[space];
+    cpu->code_tlb = cpu->code_tlbs[space];
+    if (unlikely(data != 0 && data < cpu->data_end[space])) cut_data(cpu, space, data);
+    if (unlikely(code != 0 && code < cpu->code_end[space])) cut_code(cpu, space, code);
 }
 
 /* Add the ticks since the last change of CPL to the account, if they were at CPL 0. */
@@ -231,6 +226,7 @@ static void begin(Cpu *cpu) {
     cpu->block = NULL;
     cpu->current = NULL;
     cpu->stop_reason = 0;
+    cut_raise(cpu);
     refresh_mode(cpu);
 }
 

@@ -7,6 +7,9 @@
  * into the next page is compared with the page of its last byte but looked up by its first, so it
  * never matches: one comparison serves both. All that misses goes to memory.c.
  *
+ * Ids have 11 of the tag's low 12 bits. The twelfth is set in the tags of pages past the end of the
+ * flat segments (cut.c), so these never match here either; memory.c checks limits, then takes them.
+ *
  * There are two tables, for CPL 3 and below, so a change of ring costs no flush; instruction
  * fetches have two of their own. What an entry is made from is kept in cpu->walked: see paging.c.
  */
@@ -56,6 +59,18 @@ INLINE u32 tlb_tag(const Cpu *cpu, u32 linear) {
     return PAGE_OF(linear) | cpu->state.space;
 }
 
+enum { TAG_GUARDED = 0x800 };
+
+/* The tag as it is filed where pages past `end` (the last byte of a page) are guarded. */
+INLINE u32 filed_tag(u32 tag, u32 end) {
+    return tag > end ? tag | TAG_GUARDED : tag;
+}
+
+/* The tag whatever the guard, for those to whom limits are nothing. */
+INLINE u32 plain_tag(u32 tag) {
+    return tag & ~(u32)TAG_GUARDED;
+}
+
 /* `size` bytes (1, 2 or 4) at a linear address, with the rights of the current CPL. `in` is the
    instruction that accesses: should it fault, its EIP is the one reported. */
 INLINE u32 load(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
@@ -71,6 +86,22 @@ INLINE void store(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
         host_store((u8 *)(entry->host + linear), size, value);
     else
         store_slow(cpu, in, linear, size, value);
+}
+
+/* The same of the stack, in a flat mode word; cpu.h. */
+INLINE u32 stack_load(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
+    TlbEntry *entry = tlb_entry(cpu, linear);
+    if (likely(entry->read_tag == tlb_tag(cpu, linear + size - 1)))
+        return host_load((const u8 *)(entry->host + linear), size);
+    return stack_load_slow(cpu, in, linear, size);
+}
+
+INLINE void stack_store(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
+    TlbEntry *entry = tlb_entry(cpu, linear);
+    if (likely(entry->write_tag == tlb_tag(cpu, linear + size - 1)))
+        host_store((u8 *)(entry->host + linear), size, value);
+    else
+        stack_store_slow(cpu, in, linear, size, value);
 }
 
 /* A load whose store follows: faults now if the store would. */
