@@ -162,8 +162,10 @@ class Descriptors:
 
     def shadow(self, source: Segment) -> Segment | None:
         """What stands for a guest's segment on the real CPU; None if nothing can."""
-        is_code = source.attributes & segments.CODE
-        return segments.cut(source, self.code_end if is_code else self.data_end)
+        if source.attributes & segments.CODE:
+            return segments.cut(source, self.code_end)
+        # In a segment with a base the vCPU area would be at other offsets than its users think.
+        return segments.cut(source, MONITOR if source.base else self.data_end)
 
     def source(self, selector: int) -> Segment | None:
         """The guest's descriptor behind a selector that the real CPU has loaded, or None."""

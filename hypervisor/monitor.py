@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hypervisor.host import Host
 
 PAGE: Final = 4096
-MONITOR: Final = VCPU_PAGE  #: linear address where the monitor area begins; it ends at 4 GiB
+MONITOR: Final = VCPU_PAGE  #: linear address where it begins; it ends at 4 GiB
 DIRECTORY_INDEX: Final = MONITOR >> 22
 
 # Linear addresses in it. The vCPU area comes first (isa/paravirt.py), so that a data segment's limit
