@@ -232,7 +232,10 @@ def _tail(form: Form, operands: Sequence[Operand], warnings: list[str]) -> bytes
         if isinstance(operand, Immediate) and code not in FIXED_OPERANDS:
             bits = 8 if code == "Ibs" else width(code, form.size)
             signed = code == "Ibs" and operand.size == 8
-            data += _immediate(operand.value, bits, signed=signed, warnings=warnings)
+            # Without "byte" a sign-extended byte is a value of operand size.
+            size = form.size if code == "Ibs" and not signed else bits
+            value = _immediate(operand.value, size, signed=signed, warnings=warnings)
+            data += value[: bits // 8]
         elif isinstance(operand, FarPointer):
             data += _immediate(operand.offset, form.size, signed=False, warnings=warnings)
             data += _immediate(operand.selector, 16, signed=False, warnings=warnings)

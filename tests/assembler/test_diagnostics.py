@@ -178,3 +178,8 @@ def test_first_error(source: str, line: int, message: str) -> None:
 def test_warning(line: str, message: str) -> None:
     (warning,) = assemble(line).warnings
     assert warning.message == message
+
+
+@pytest.mark.parametrize("line", ["cmp eax, 0xFFFFFFFF", "add bx, 0xFFFE", "or ecx, -1"])
+def test_no_warning_for_what_is_sign_extended(line: str) -> None:
+    assert assemble(line).warnings == ()
