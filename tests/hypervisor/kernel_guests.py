@@ -23,6 +23,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from isa import Program, assemble
+from isa.sites import Site
 from tests.hypervisor import kernel_memory, kernel_rings, kernel_steps
 from tests.hypervisor.kernel_steps import Step
 from tests.hypervisor.kernel_world import (
@@ -94,6 +95,16 @@ class GuestProgram:
     segments: Sequence[Segment]
     entry: int
     names: tuple[Program, ...]  #: those whose labels say where an address is
+
+    @property
+    def paravirt(self) -> str | None:
+        """Which variant of a paravirtual image it is, if it is one."""
+        return self.names[0].paravirt
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The sites of a paravirtual image."""
+        return self.names[0].sites
 
     def symbol_at(self, address: int) -> tuple[str, int] | None:
         program = self.names[-1 if address >= STEPS else 0]
