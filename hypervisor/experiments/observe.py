@@ -270,10 +270,9 @@ def read_registers(state: Any) -> tuple[tuple[str, int], ...]:
 class Recorder:
     """Collects what a run shows. Attach it to the run's board; tell it of events; then `finish`.
 
-    For a machine, bare or virtual, `attach_machine` does all of it: events come from the ring of its
-    CPU, which for a virtual machine is the CPU that delivers events on the guest's structures.
-    Events that reach a guest's handler by another way have to be passed to `events` by whoever
-    knows of them.
+    For a machine, bare or virtual, `attach_machine` does all of it: events come from the ring of
+    its CPU, which for a virtual machine is the one that delivers on the guest's structures. Events
+    that reach a handler by another way are for whoever knows of them to append to `events`.
     """
 
     def __init__(self) -> None:
@@ -350,7 +349,7 @@ class Recorder:
 
 
 class MachineRun:
-    """A recorded run of a machine, bare or virtual, that can be stopped and observed at any tick."""
+    """A recorded run of a machine, bare or virtual, that can be observed at any tick."""
 
     def __init__(self, machine: Machine, program: Program | bytes) -> None:
         """Load the program into a machine that has not run yet."""
