@@ -118,7 +118,7 @@ class Machine:
             ExitReason.MMIO_READ: self._mmio_read,
             ExitReason.MMIO_WRITE: self._mmio_write,
             ExitReason.INTERRUPT: self._interrupt,
-            ExitReason.TRACE: self._nothing,  # the ring is drained after every exit
+            ExitReason.TRACE: self.drain_trace,
             ExitReason.SHUTDOWN: self._shutdown,
             ExitReason.UNSUPPORTED: self._unsupported,
             ExitReason.REQUEST: self._requested,
@@ -342,11 +342,15 @@ class Machine:
         self._tracer = tracer
 
     def _run_traced(self, until_tick: int) -> int:
-        assert self._tracer is not None
         reason = self.cpu.run(until_tick)
-        while records := self.cpu.take_trace():
-            self._tracer.render(records)
+        self.drain_trace()
         return reason
+
+    def drain_trace(self) -> None:
+        """Hand over what the core has recorded until now."""
+        while records := self.cpu.take_trace():
+            if self._tracer is not None:
+                self._tracer.render(records)
 
     # -- snapshots --------------------------------------------------------------------------------
 

@@ -270,8 +270,9 @@ def read_registers(state: Any) -> tuple[tuple[str, int], ...]:
 class Recorder:
     """Collects what a run shows. Attach it to the run's board; tell it of events; then `finish`.
 
-    On a bare machine `attach_machine` does it all. A virtual machine attaches its board, and
-    passes the trace records of whatever CPU delivers events on its guest's structures.
+    For a machine, bare or virtual, `attach_machine` does all of it: events come from the ring of
+    its CPU, which for a virtual machine is the one that delivers on the guest's structures. Events
+    that reach a handler by another way are for whoever knows of them to append to `events`.
     """
 
     def __init__(self) -> None:
@@ -347,22 +348,15 @@ class Recorder:
         )
 
 
-class NativeRun:
-    """A recorded run on the bare machine, to be run on from tick to tick."""
+class MachineRun:
+    """A recorded run of a machine, bare or virtual, that can be observed at any tick."""
 
-    def __init__(
-        self,
-        program: Program | bytes,
-        *,
-        ram: str | int = "16M",
-        console_in: bytes = b"",
-        **options: Any,
-    ) -> None:
-        """options: further arguments of `emulator.Machine`."""
-        self.machine = Machine(ram=ram, console_in=console_in, **options)
+    def __init__(self, machine: Machine, program: Program | bytes) -> None:
+        """Load the program into a machine that has not run yet."""
+        self.machine = machine
         self.recorder = Recorder()
-        self.recorder.attach_machine(self.machine)
-        self.machine.load(program)
+        self.recorder.attach_machine(machine)
+        machine.load(program)
         self.result: Result | None = None
 
     def run(self, max_ticks: int) -> Result:
@@ -373,11 +367,28 @@ class NativeRun:
     def observe(self) -> Observation:
         """What was seen until now."""
         machine, result = self.machine, self.result or self.run(0)
-        while records := machine.cpu.take_trace():
-            self.recorder.render(records)
+        machine.drain_trace()
         pages = dict(machine.memory.pages())
-        code = [page for page in pages if _holds_code(machine, page)]
-        return self.recorder.finish(result, machine.cpu.state, pages.items(), code)
+        return self.recorder.finish(result, machine.cpu.state, pages.items(), self.code(pages))
+
+    def code(self, pages: Iterable[int]) -> Iterable[int]:
+        """Those of `pages` that code was decoded from; only the bare machine is asked."""
+        del pages
+        return ()
+
+
+class NativeRun(MachineRun):
+    """A recorded run on the bare machine."""
+
+    def __init__(
+        self, program: Program | bytes, *, ram: str | int = "16M", console_in: bytes = b"",
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """options: further arguments of `emulator.Machine`."""
+        super().__init__(Machine(ram=ram, console_in=console_in, **options), program)
+
+    def code(self, pages: Iterable[int]) -> Iterable[int]:
+        return [page for page in pages if _holds_code(self.machine, page)]
 
 
 def _holds_code(machine: Machine, page: int) -> bool:

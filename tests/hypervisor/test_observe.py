@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from emulator import Machine
 from emulator.result import Result
 from guests import find
 from hypervisor.experiments.lockstep import Divergence, first_difference
@@ -20,6 +21,7 @@ from hypervisor.experiments.observe import (
     Access,
     Difference,
     Event,
+    MachineRun,
     NativeRun,
     Observation,
     compare,
@@ -166,6 +168,22 @@ def test_the_elements_of_string_io_have_ticks_of_their_own(string: str) -> None:
     for tick in (5, 6, 13, TICKS):
         run.run(tick)
     assert compare(whole, run.observe()) is None
+
+
+class Untraced(Machine):
+    """A machine whose loop hands over no trace records, as a virtual machine's does not."""
+
+    def _runner(self) -> Callable[[int], int]:
+        return self.cpu.run
+
+
+def test_events_of_a_machine_that_drains_its_ring_only_when_it_is_full() -> None:
+    source = SOURCE.replace("ud2\n", "mov ecx, 9000\n.again: ud2\n loop .again\n")
+    native = observe_native(assemble(source), max_ticks=TICKS, ram=RAM)
+    run = MachineRun(Untraced(ram=RAM), assemble(source))
+    run.run(TICKS)
+    assert len(native.events) == 9000
+    assert compare(native, run.observe()) is None
 
 
 # -- What counts as a difference ------------------------------------------------------------------
