@@ -12,12 +12,12 @@ How: every row of the table is run, one instruction at a time, in pairs of state
 in what a guest must not notice. The table's class columns are not read; only check.py compares
 them with what was found. Modules, in reading order: states.py (a state, and one instruction run in
 it), cases.py (what is run), differences.py (two outcomes, held against each other), verdicts.py
-(the experiment), witness.py (the smallest pair, as a sentence), theorems.py, check.py, report.py,
-html.py.
+(the experiment), witness.py (the smallest pair, as a sentence), survey.py (all of it together),
+theorems.py, check.py, report.py, html.py, venn.py.
 """
 
 from __future__ import annotations
 
-pass
+from hypervisor.experiments.classify.survey import Finding, Survey, classify
 
-
+__all__ = ["Finding", "Survey", "classify"]

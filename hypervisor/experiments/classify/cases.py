@@ -110,14 +110,14 @@ def _placed(code: bytes, rng: Random) -> bytes:
 
 @cache
 def forms(row: Row) -> tuple[Form, ...]:
-    """Encodings of a row, the shortest first; the same in every run, whatever the row's class."""
+    """Encodings of a row, the plainest first; the same in every run, whatever the row's class."""
     rng = Random(f"{row.mnemonic} {row.opcode}")
     drawn = {
         _placed(random_instruction(rng, row, prefixes=turn % 3 == 2, address_16=False), rng)
         for turn in range(4 * FORMS)
     }
-    # The plainest and the rest in even steps: short encodings alone would miss operand sizes.
-    ordered = sorted(drawn, key=lambda code: (len(code), code))
+    # In even steps from the plainest: short encodings alone would miss operand sizes.
+    ordered = sorted(drawn, key=lambda code: (decode(code).prefixes.count, len(code), code))
     count = min(FORMS, len(ordered))
     return tuple(_form(ordered[i * len(ordered) // count]) for i in range(count))
 

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from emulator.core import Cpu, ExitReason, ffi, lib
 from emulator.memory import Memory
 
-# -- Layout: linear addresses -----------------------------------------------------------------------
+# -- Layout: linear addresses ----------------------------------------------------------------------
 CODE: Final = 0x10000
 TARGET: Final = CODE + 0x100  #: where far transfers lead
 DATA: Final = 0x20000  #: memory operands lie here
@@ -38,7 +38,7 @@ FRAMES: Final = 0x80000  #: how far `frames` moves everything
 GDT_LIMIT, LDT_LIMIT = 0x1FF, 0x1F
 TSS_LIMIT: Final = OPEN_AT - TSS_AT + 0x2000
 
-# -- Selectors; those of KERNEL_* have the DPL of the ring in which the guest's kernel runs ---------
+# -- Selectors; those of KERNEL_* have the DPL of the ring in which the guest's kernel runs --------
 KERNEL_CODE, KERNEL_DATA, USER_CODE, USER_DATA = 0x08, 0x10, 0x18, 0x20
 TASK, LOCAL, CONFORMING, GATE, SMALL = 0x28, 0x30, 0x38, 0x40, 0x48
 FREE_TASK, FREE_LOCAL = 0x50, 0x58
@@ -121,10 +121,11 @@ class Outcome:
     ports: tuple[tuple[int, ...], ...] = ()  #: accesses to devices
     halted: bool = False
     flushed: bool = False  #: the TLB entry of the operand's page is gone
+    entered: bool = False  #: a gate led into ring 0: the hypervisor's chance, as a trap is
 
     @property
     def went_through(self) -> bool:
-        return self.trap is None and not self.stopped
+        return self.trap is None and not self.stopped and not self.entered
 
     def __getitem__(self, name: str) -> int:
         return self.words[INDEX[name]]
@@ -249,7 +250,9 @@ class Bench:
         for row in self._repaired:
             state.intercepts.gp_rows[row >> 3] |= 1 << (row & 7)
 
-    def run(self, case: Case, now: Conditions, *, watch_tlb: bool = False) -> tuple[Outcome, Outcome]:
+    def run(
+        self, case: Case, now: Conditions, *, watch_tlb: bool = False
+    ) -> tuple[Outcome, Outcome]:
         """The state before, and after one instruction of `case`."""
         state, tables = self._prepared(now)
         visible = self._write(case, now, tables)
@@ -300,7 +303,8 @@ class Bench:
 
     def _go(self, now: Conditions) -> Outcome:
         cpu, state = self._cpu, self._state
-        start, ports = state.tick, []
+        start = state.tick
+        ports: list[tuple[int, ...]] = []
         while True:
             reason = cpu.run(start + 1)
             if reason not in (ExitReason.PORT_READ, ExitReason.PORT_WRITE):
@@ -315,7 +319,7 @@ class Bench:
         after = Outcome(_HEAD.unpack_from(self._raw), b"", b"", start, ports=tuple(ports))
         if state.tsc_offset:
             after.stamp = state.tsc_offset + start & (1 << 64) - 1
-        self._ended(reason, after)
+        self._ended(reason, now.cpl, after)
         return after
 
     def _answer(self, value: int, size: int, count: int) -> None:
@@ -325,7 +329,7 @@ class Bench:
         else:
             self._cpu.complete_bytes(data)
 
-    def _ended(self, reason: int, after: Outcome) -> None:
+    def _ended(self, reason: int, cpl: int, after: Outcome) -> None:
         after.halted = reason == ExitReason.HALT
         if self._state.tick != after.started:
             pass  # it retired; a fault in fetching the next instruction is not its own
@@ -337,6 +341,7 @@ class Bench:
         else:
             after.stopped = ExitReason(reason).name.lower()
         eip = after["eip"]
+        after.entered = cpl > 0 and self._state.cpl == 0
         if after.went_through and STUBS <= eip < STUBS + 0x1000:
             after.event = (eip - STUBS) // 16
 

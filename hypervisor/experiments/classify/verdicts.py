@@ -16,21 +16,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Final
+from typing import Any, Final
 
 from hypervisor.experiments.classify.cases import Choice, case_of, choices
 from hypervisor.experiments.classify.differences import Pair, differing, reconfigured
 from hypervisor.experiments.classify.states import CR0_TS, CR4_DE, OPERAND, Bench, Case, Conditions
 from isa.row import Row
 
-#: Cases a row gets; the first number if none of them faults in any ring.
+#: Cases a row gets. More, if by the first number some faulted at CPL 0, and the rings made a
+#: difference to some: then good operands are rare, and matter.
 FEW, MANY = 36, 288
 #: The rings as P&G's supervisor and user mode: the kernel's own, the kernel's put down, a user's.
 KERNEL: Final = Conditions()
 LOWERED: Final = {1: Conditions(cpl=1, kernel=1), 3: Conditions(cpl=3, kernel=3)}
 USER: Final = Conditions(cpl=3)
 #: What trapping may depend on, and how the hypervisor sets it.
-SWITCHES: Final = {
+SWITCHES: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "IOPL": ({"iopl": 0}, {"iopl": 3}),
     "the I/O bitmap": ({"open_ports": False}, {"open_ports": True}),
     "CR4.TSD": ({"tsd": True}, {"tsd": False}),
@@ -49,7 +50,7 @@ class Distinction:
 
 
 #: What is real and not believed: name -> kind, and the fields as they are.
-MOVES: Final[dict[str, tuple[str, dict[str, int]]]] = {
+MOVES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "tables": ("location", {"tables": True}),
     "frames": ("location", {"frames": True}),
     "slots": ("location", {"slots": True}),
@@ -60,7 +61,7 @@ MOVES: Final[dict[str, tuple[str, dict[str, int]]]] = {
     "device": ("device", {"device": 0xA5}),
 }
 #: What is believed and not real: the hypervisor keeps IF = 1 and IOPL = 0.
-BELIEFS: Final[dict[str, dict[str, int]]] = {"IF": {"masked": True}, "IOPL": {"iopl": 3}}
+BELIEFS: Final[dict[str, dict[str, Any]]] = {"IF": {"masked": True}, "IOPL": {"iopl": 3}}
 MODES: Final = tuple(Distinction("CPL", "mode", KERNEL, lowered) for lowered in LOWERED.values())
 BASES: Final = (LOWERED[1], USER, KERNEL)
 
@@ -114,7 +115,7 @@ class Verdict:
 
     @property
     def sensitive(self) -> str:
-        """"" | control | behaviour | both."""
+        """ "" | control | behaviour | both."""
         if self.control and self.behaviour:
             return "both"
         return "control" if self.control else "behaviour" if self.behaviour else ""
@@ -150,7 +151,7 @@ class Experiment:
         self._telling: dict[Distinction, bool] = {}  #: and whether neither side trapped
         self._allowed: list[Case] = []
         self._escaped = False  #: a lowered kernel went through where it would have at CPL 0
-        self._faults = False
+        self._faults = self._uneven = False
 
     def run(self, repaired: bool = False) -> Verdict:
         """Try cases until enough have been tried."""
@@ -159,7 +160,7 @@ class Experiment:
         for choice in every:
             self._try(choice)
             done += 1
-            if done == FEW and not self._faults:
+            if done == FEW and not (self._faults and self._uneven):
                 break
         privileged = bool(self._allowed) and not self._escaped
         depends = self._switches() if privileged else ()
@@ -190,6 +191,7 @@ class Experiment:
             if tells(kernel, lowered[ring]):
                 self._tell(mode, KERNEL, silent=kernel[1].went_through)
         self._faults |= not kernel[1].went_through
+        self._uneven |= any(kernel[1].trap != pair[1].trap for pair in lowered.values())
         self._escaped |= any(pair[1].went_through for pair in lowered.values())
         if kernel[1].went_through:
             self._allowed.append(case)
@@ -250,4 +252,3 @@ class Experiment:
 def examine(bench: Bench, row: Row, *, repaired: bool = False) -> Verdict:
     """The verdict on a row."""
     return Experiment(bench, row).run(repaired)
-

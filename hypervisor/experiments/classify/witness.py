@@ -109,7 +109,7 @@ def _shrunk(bench: Bench, verdict: Verdict, pair: Distinction, silent: bool) -> 
         return Choice(*find(numbers, is_witness, settings=quiet, random=Random(0)))
 
 
-# -- The sentence -----------------------------------------------------------------------------------
+# -- The sentence --------------------------------------------------------------------------------
 
 
 def given(case: Case, instruction: Instruction, real: Pair) -> str:
@@ -185,6 +185,8 @@ def _said(instruction: Instruction, name: str, of: Pair, other: Pair) -> str:
         return "nothing happened" if after.event is None else f"vector {after.event:#x} delivered"
     if name not in INDEX:
         return f"{name} {getattr(after, name)}"
+    if name == "eip" and after["eip"] == before["eip"] + instruction.length:
+        return "it went through"
     if name == "eip":
         return f"went to {after['cs']:#x}:{after['eip']:#x}"
     return f"{name} {'stayed' if before[name] == after[name] else 'became'} {after[name]:#x}"
