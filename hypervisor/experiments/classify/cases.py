@@ -10,6 +10,7 @@ differences.py next.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import cache
 from random import Random
 from typing import Final, NamedTuple
@@ -114,7 +115,7 @@ def forms(row: Row) -> tuple[Form, ...]:
     rng = Random(f"{row.mnemonic} {row.opcode}")
     drawn = {
         _placed(random_instruction(rng, row, prefixes=turn % 3 == 2, address_16=False), rng)
-        for turn in range(4 * FORMS)
+        for turn in range(3 * FORMS)
     }
     # In even steps from the plainest: short encodings alone would miss operand sizes.
     ordered = sorted(drawn, key=lambda code: (decode(code).prefixes.count, len(code), code))
@@ -155,9 +156,8 @@ def case_of(row: Row, choice: Choice) -> tuple[Case, Instruction]:
     return case, form.instruction
 
 
-def choices(row: Row, count: int) -> list[Choice]:
+def choices(row: Row, count: int) -> Iterator[Choice]:
     """`count` choices by a fixed seed: every form in turn, the rest at random."""
     rng = Random(f"{row.mnemonic} {row.opcode} operands")
-    return [
-        Choice(turn % FORMS, *(rng.randrange(size) for size in SIZES[1:])) for turn in range(count)
-    ]
+    for turn in range(count):
+        yield Choice(turn % FORMS, *(int(rng.random() * size) for size in SIZES[1:]))

@@ -35,7 +35,7 @@ svg { width: 100%; height: auto; }
 svg .privileged { fill: var(--privileged); fill-opacity: .13; stroke: var(--privileged); }
 svg .sensitive { fill: var(--bad); fill-opacity: .13; stroke: none; }
 svg .edge { fill: none; stroke: var(--sensitive); }
-svg text { fill: var(--text); font: 11px ui-monospace, monospace; }
+svg text { fill: var(--text); font: 13px ui-monospace, monospace; }
 svg .head { font: 600 15px system-ui, sans-serif; text-anchor: middle; }
 svg .note { font: 14px system-ui, sans-serif; fill: var(--dim); }
 svg .bad, .bad { fill: var(--bad); color: var(--bad); }

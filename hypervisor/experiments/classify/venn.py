@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 #: Everything in the drawing's own units, which are pixels at full size.
 WIDTH, HEIGHT, RADIUS, MIDDLE = 940, 560, 250, 290
 PRIVILEGED, SENSITIVE = 330, 590  #: x of the circles' centres
-LINE: Final = 19
-CHARACTER: Final = 6.7  #: width of a character of the 11-pixel monospaced names
+LINE: Final = 24
+CHARACTER: Final = 7.9  #: width of a character of the 13-pixel monospaced names
 MARGIN: Final = 10
 
 #: The room for names at a height: from and to, or None.

@@ -25,7 +25,7 @@ from isa.row import Row
 
 #: Cases a row gets. More, if by the first number some faulted at CPL 0, and the rings made a
 #: difference to some: then good operands are rare, and matter.
-FEW, MANY = 36, 288
+FEW, MANY = 36, 160
 #: The rings as P&G's supervisor and user mode: the kernel's own, the kernel's put down, a user's.
 KERNEL: Final = Conditions()
 LOWERED: Final = {1: Conditions(cpl=1, kernel=1), 3: Conditions(cpl=3, kernel=3)}
@@ -74,10 +74,11 @@ def moves_at(base: Conditions) -> tuple[Distinction, ...]:
 
 
 def beliefs_at(base: Conditions) -> tuple[Distinction, ...]:
-    """The pairs in which `base` is real and something else believed."""
+    """The pairs in which `base` is real and something else believed. IOPL is nothing to ring 0."""
     return tuple(
         Distinction(name, "configuration", base._replace(**believed), base)
         for name, believed in BELIEFS.items()
+        if base.cpl or name != "IOPL"
     )
 
 
@@ -98,6 +99,15 @@ DISTINCTIONS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Telling:
+    """A pair of conditions that a row tells apart, the real one without a trap."""
+
+    pair: Distinction
+    silent: bool  #: no trap in the believed one either
+    choice: Choice  #: the case that showed it first
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the experiment says of a row."""
 
@@ -108,9 +118,8 @@ class Verdict:
     control: tuple[str, ...]  #: what of the configuration it was seen to change
     behaviour: tuple[str, ...]  #: by what its result was seen to differ
     user: tuple[str, ...]  #: of all that, what was seen in a user's ring
-    #: Pairs above CPL 0 that it tells apart without a trap in the real one, and whether there was
-    #: none in the believed one either; the best for a witness first.
-    telling: tuple[tuple[Distinction, bool], ...]
+    #: Pairs above CPL 0 that it tells apart without a trap; the best for a witness first.
+    telling: tuple[Telling, ...]
     repaired: bool = False  #: `--virtualizable` made it trap
 
     @property
@@ -148,18 +157,17 @@ class Experiment:
         self._bench, self._row = bench, row
         self._control: dict[str, None] = {}
         self._user: dict[str, None] = {}
-        self._telling: dict[Distinction, bool] = {}  #: and whether neither side trapped
+        self._telling: dict[Distinction, Telling] = {}
+        self._choice: Choice
         self._allowed: list[Case] = []
         self._escaped = False  #: a lowered kernel went through where it would have at CPL 0
         self._faults = self._uneven = False
 
     def run(self, repaired: bool = False) -> Verdict:
         """Try cases until enough have been tried."""
-        every = choices(self._row, MANY)
         done = 0
-        for choice in every:
+        for done, choice in enumerate(choices(self._row, MANY), 1):
             self._try(choice)
-            done += 1
             if done == FEW and not (self._faults and self._uneven):
                 break
         privileged = bool(self._allowed) and not self._escaped
@@ -170,16 +178,13 @@ class Experiment:
             tuple(self._user), self._best(), repaired,
         )  # fmt: skip
 
-    def _best(self) -> tuple[tuple[Distinction, bool], ...]:
-        """What it tells apart above CPL 0: silently before by a trap that does not come."""
-        found = [
-            (pair, self._telling[pair])
-            for pair in DISTINCTIONS
-            if pair in self._telling and pair.real.cpl
-        ]
-        return tuple(sorted(found, key=lambda one: not one[1]))
+    def _best(self) -> tuple[Telling, ...]:
+        """What it tells apart above CPL 0: silently, before by a trap that does not come."""
+        found = [self._telling[pair] for pair in DISTINCTIONS if pair in self._telling]
+        return tuple(sorted((t for t in found if t.pair.real.cpl), key=lambda t: not t.silent))
 
     def _try(self, choice: Choice) -> None:
+        self._choice = choice
         case, _ = case_of(self._row, choice)
         bench = self._bench
         kernel = bench.run(case, KERNEL, watch_tlb=True)
@@ -225,7 +230,9 @@ class Experiment:
                 self._tell(belief, base)
 
     def _tell(self, pair: Distinction, base: Conditions, *, silent: bool = True) -> None:
-        self._telling[pair] = self._telling.get(pair, False) or silent
+        known = self._telling.get(pair)
+        if known is None or silent > known.silent:
+            self._telling[pair] = Telling(pair, silent, self._choice)
         if base is USER:
             self._user[pair.name] = None
 

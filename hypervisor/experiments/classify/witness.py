@@ -23,14 +23,14 @@ from hypervisor.experiments.classify.states import (
     Case,
     Outcome,
 )
-from hypervisor.experiments.classify.verdicts import Distinction, Verdict, tells
+from hypervisor.experiments.classify.verdicts import Telling, Verdict, tells
 from isa.decoder import Instruction
 from isa.disassembler import format_instruction
 from isa.exceptions import EXCEPTIONS
 from isa.operands import GENERAL_NAMES, Memory, Register
-from isa.row import FLAG_BITS
+from isa.row import FLAG_BITS, Row
 
-EXAMPLES: Final = 4000  #: at most tried before Hypothesis gives up
+EXAMPLES: Final = 10_000  #: at most tried before Hypothesis gives up
 
 #: What the guest believes, by the name of what differs.
 BELIEFS: Final = {
@@ -73,8 +73,9 @@ def find_witness(bench: Bench, verdict: Verdict) -> Witness | None:
     """The smallest witness against an unsafe row; None if there is nothing to be found."""
     if not verdict.telling:
         return None
-    pair, silent = verdict.telling[0]
-    choice = _shrunk(bench, verdict, pair, silent)
+    telling = verdict.telling[0]
+    pair = telling.pair
+    choice = _shrunk(bench, verdict.row, telling)
     case, instruction = case_of(verdict.row, choice)
     believed, real = bench.run(case, pair.believed), bench.run(case, pair.real)
     names = differing(believed, real)
@@ -85,25 +86,32 @@ def find_witness(bench: Bench, verdict: Verdict) -> Witness | None:
     )  # fmt: skip
 
 
-def _shrunk(bench: Bench, verdict: Verdict, pair: Distinction, silent: bool) -> Choice:
+def _shrunk(bench: Bench, row: Row, telling: Telling) -> Choice:
+    """The smallest choice that shows the same; each number may be the known one's from the start,
+    so that there is something to shrink however rare good operands are."""
     import warnings
 
     from hypothesis import Phase, find, settings
     from hypothesis import strategies as st
 
     def is_witness(numbers: tuple[int, ...]) -> bool:
-        case, _ = case_of(verdict.row, Choice(*numbers))
-        real = bench.run(case, pair.real)
+        case, _ = case_of(row, Choice(*numbers))
+        real = bench.run(case, telling.pair.real)
         if not real[1].went_through:
             return False
-        believed = bench.run(case, pair.believed)
-        return believed[1].went_through >= silent and bool(tells(believed, real))
+        believed = bench.run(case, telling.pair.believed)
+        return believed[1].went_through >= telling.silent and bool(tells(believed, real))
 
     quiet = settings(
         max_examples=EXAMPLES, database=None, deadline=None, derandomize=True,
         phases=(Phase.generate, Phase.shrink),
     )  # fmt: skip
-    numbers = st.tuples(*(st.integers(0, size - 1) for size in SIZES))
+    numbers = st.tuples(
+        *(
+            st.one_of(st.integers(0, size - 1), st.just(known))
+            for size, known in zip(SIZES, telling.choice, strict=True)
+        )
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Choice(*find(numbers, is_witness, settings=quiet, random=Random(0)))
