@@ -123,13 +123,15 @@ def permuted() -> list[Row]:
 
 
 def test_the_class_columns_are_not_read() -> None:
-    changed = permuted()
+    looked_at = {f.row.id for f in whole().findings if f.verdict.name != "safe" or not f.row.id % 8}
+    changed = [row for row in permuted() if row.id in looked_at]
     survey = classify(rows=changed, witnesses=False)
-    for finding, other in zip(survey.findings, whole().findings, strict=True):
+    for finding in survey.findings:
+        other = whole().findings[finding.row.id]
         assert replace(finding.verdict, row=other.row) == other.verdict, finding.row
-    wrong = sum(a.verdict != b.verdict for a, b in zip(changed, ROWS, strict=True))
-    assert wrong > 50
-    assert len({each.row for each in disagreements(survey)}) >= wrong
+    wrong = {str(row) for row in changed if row.verdict != ROWS[row.id].verdict}
+    assert len(wrong) > 50
+    assert {each.row for each in disagreements(survey)} >= wrong
 
 
 def test_theorems_fail_on_the_real_machine() -> None:
@@ -143,7 +145,8 @@ def test_theorems_fail_on_the_real_machine() -> None:
 
 
 def test_theorems_hold_once_all_is_repaired() -> None:
-    survey = classify(virtualizable=True, witnesses=False)
+    names = mnemonics(whole().sensitive)
+    survey = classify(names, virtualizable=True, witnesses=False)
     assert survey.repaired == mnemonics(whole().of("unsafe"))
     assert not survey.of("unsafe")
     assert all(theorem.holds for theorem in theorems(survey))

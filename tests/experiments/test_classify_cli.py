@@ -21,7 +21,7 @@ from tests.experiments.surveys import whole
 def test_a_selection_with_its_witness(tmp_path: Path) -> None:
     done = seventeen("classify", "popf", "cli", "add", "--json", tmp_path / "out.json")
     assert done.status == 0
-    assert re.search(r"^popf +9D +unsafe +IF, IOPL +the ring", done.text, re.MULTILINE)
+    assert re.search(r"^popf +9D +unsafe +IF, IOPL +CPL", done.text, re.MULTILINE)
     assert re.search(r"^cli +FA +sensitive +CPL > IOPL +IF$", done.text, re.MULTILINE)
     assert "popf at CPL 1 with 0x0 on the stack: IF stayed 1" in done.text
     assert "The table says the same of all" in done.text
@@ -69,7 +69,7 @@ def test_the_whole_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "325 rows: 254 safe, 1 privileged, 31 sensitive, 39 unsafe" in text
     for number in (1, 2, 3):
         assert f"Theorem {number} fails." in text
-    assert max(map(len, text.splitlines())) <= 180
+    assert max(map(len, text.splitlines())) <= 140
     assert not re.search(r"^add ", text, re.MULTILINE)
 
 

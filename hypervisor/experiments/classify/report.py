@@ -17,22 +17,22 @@ from hypervisor.experiments.classify.verdicts import Verdict
 TRAPS: Final = {
     (): "CPL > 0",
     ("IOPL",): "CPL > IOPL",
-    ("IOPL", "the I/O bitmap"): "CPL > IOPL, and the I/O bitmap denies the port",
+    ("IOPL", "the I/O bitmap"): "CPL > IOPL, I/O bitmap denies",
     ("CR4.TSD",): "CPL > 0, if CR4.TSD=1",
 }
 #: What a behaviour-sensitive instruction tells apart.
 DIFFERS: Final = {
-    "CPL": "the ring",
-    "tables": "where GDT and IDT lie",
+    "CPL": "CPL",
+    "tables": "GDT, IDT bases",
     "frames": "page frames",
-    "slots": "the descriptors' slots",
-    "CR0": "the real CR0",
-    "CR4": "the real CR4",
-    "DR": "the real debug registers",
-    "IF": "the real IF",
-    "IOPL": "the real IOPL",
+    "slots": "descriptor slots",
+    "CR0": "CR0",
+    "CR4": "CR4",
+    "DR": "debug registers",
+    "IF": "IF",
+    "IOPL": "IOPL",
     "time": "time",
-    "device": "the device",
+    "device": "device",
 }
 COLUMNS: Final = ("instruction", "opcode", "class", "traps if", "changes", "depends on")
 

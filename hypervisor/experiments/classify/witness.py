@@ -7,9 +7,11 @@ what it would have done where the guest believes to be. Read theorems.py next.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from hypervisor.experiments.classify.cases import SIZES, Choice, case_of
 from hypervisor.experiments.classify.differences import Pair, differing
@@ -30,7 +32,7 @@ from isa.exceptions import EXCEPTIONS
 from isa.operands import GENERAL_NAMES, Memory, Register
 from isa.row import FLAG_BITS, Row
 
-EXAMPLES: Final = 10_000  #: at most tried before Hypothesis gives up
+EXAMPLES: Final = 1_500  #: at most tried before Hypothesis gives up
 
 #: What the guest believes, by the name of what differs.
 BELIEFS: Final = {
@@ -87,12 +89,13 @@ def find_witness(bench: Bench, verdict: Verdict) -> Witness | None:
 
 
 def _shrunk(bench: Bench, row: Row, telling: Telling) -> Choice:
-    """The smallest choice that shows the same; each number may be the known one's from the start,
-    so that there is something to shrink however rare good operands are."""
-    import warnings
+    """The smallest choice that shows the same.
 
-    from hypothesis import Phase, find, settings
+    Good operands can be too rare to be met again by chance. Then each number may also be the one
+    of the case that the experiment found, so that there is something to shrink.
+    """
     from hypothesis import strategies as st
+    from hypothesis.errors import NoSuchExample
 
     def is_witness(numbers: tuple[int, ...]) -> bool:
         case, _ = case_of(row, Choice(*numbers))
@@ -102,19 +105,27 @@ def _shrunk(bench: Bench, row: Row, telling: Telling) -> Choice:
         believed = bench.run(case, telling.pair.believed)
         return believed[1].went_through >= telling.silent and bool(tells(believed, real))
 
+    free = [st.integers(0, size - 1) for size in SIZES]
+    near = [st.one_of(one, st.just(n)) for one, n in zip(free, telling.choice, strict=True)]
+    for numbers in (free, near):
+        with contextlib.suppress(NoSuchExample):
+            return _find(st.tuples(*numbers), is_witness)
+    return telling.choice
+
+
+def _find(numbers: Any, condition: Callable[[tuple[int, ...]], bool]) -> Choice:
+    """What Hypothesis finds and shrinks, the same every time, and with nothing kept on disk."""
+    import warnings
+
+    from hypothesis import Phase, find, settings
+
     quiet = settings(
         max_examples=EXAMPLES, database=None, deadline=None, derandomize=True,
         phases=(Phase.generate, Phase.shrink),
     )  # fmt: skip
-    numbers = st.tuples(
-        *(
-            st.one_of(st.integers(0, size - 1), st.just(known))
-            for size, known in zip(SIZES, telling.choice, strict=True)
-        )
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Choice(*find(numbers, is_witness, settings=quiet, random=Random(0)))
+        return Choice(*find(numbers, condition, settings=quiet, random=Random(0)))
 
 
 # -- The sentence --------------------------------------------------------------------------------
