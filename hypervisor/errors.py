@@ -9,3 +9,7 @@ class HypervisorError(Exception):
 
 class ImageError(HypervisorError):
     """A file that says it is an ELF32 for IA-32 and is not."""
+
+
+class ExperimentError(HypervisorError):
+    """An experiment was asked for something that there is not."""

@@ -12,6 +12,7 @@ Where the slice departs from a whole IA-32 (SDM volume 2):
 * no x87, MMX, SSE: their opcodes raise #NM when CR0.EM or CR0.TS is set, else #UD;
 * no hardware task switch: task gates, far transfers to a TSS and IRET with NT=1 stop the machine;
 * CR4 has TSD, PSE and DE only; UMIP, PVI, VME and PGE are absent, CPUID says so;
+* there are no caches: WBINVD does nothing, and so is privileged but not sensitive;
 * an undocumented alias is a row where processors agree on it: SHL as /6, TEST as /1.
 
 The unsafe rows - sensitive, not privileged - cite their place in J. S. Robin and C. E. Irvine,

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "asm": "Assemble a source to a flat binary or a multiboot ELF.",
     "disasm": "Disassemble a flat binary or an ELF.",
     "isa": "Show the instruction set, or one instruction.",
+    "classify": "Decide by experiment which instructions are unsafe.",
     "guests": "List, show or copy the guest programs that come along.",
     "completion": "Print the shell's completion script.",
 }

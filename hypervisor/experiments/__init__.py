@@ -1,4 +1,6 @@
 """What the laboratory is for: experiments on the machine and on the techniques (design, section 6).
 
-Read observe.py first: it says when two runs are equal, and everything else here rests on that.
+`classify/` asks the bare core which instructions are safe, privileged, sensitive or unsafe.
+observe.py says when two runs are equal, and lockstep.py finds the instruction behind a difference:
+all that judges a technique rests on these two.
 """

@@ -68,27 +68,27 @@ group("bound", "trap if the index is out of bounds", """
 group("ud2", "raise #UD", "0F 0B |", ends=True)
 group("jmp", "far jump", """
     EA cp      | Ap *
-""", access="c", ends=True, sensitive="behaviour", cite="3B JMP", cost="far", body="jmp_far",
+""", access="c", ends=True, sensitive="both", cite="3B JMP", cost="far", body="jmp_far",
     leaks="checked against the real CPL: a segment or gate of the guest kernel's ring faults")
 group("jmp", "far jump through memory", """
     FF /5      | Mp
-""", access="c", ends=True, sensitive="behaviour", cite="3B JMP", cost="far", body="jmp_far_mem",
+""", access="c", ends=True, sensitive="both", cite="3B JMP", cost="far", body="jmp_far_mem",
     leaks="checked against the real CPL: a segment or gate of the guest kernel's ring faults")
 group("call", "far call, also through a call gate", """
     9A cp      | Ap
-""", access="c", ends=True, sensitive="behaviour", cite="3B CALL", cost="far", body="call_far",
+""", access="c", ends=True, sensitive="both", cite="3B CALL", cost="far", body="call_far",
     leaks="pushes the real CS; checked against the real CPL")
 group("call", "far call through memory", """
     FF /3      | Mp
-""", access="c", ends=True, sensitive="behaviour", cite="3B CALL", cost="far",
+""", access="c", ends=True, sensitive="both", cite="3B CALL", cost="far",
     body="call_far_mem", leaks="pushes the real CS; checked against the real CPL")
 group("retf", "far return", """
     CB         |
-""", ends=True, sensitive="behaviour", cite="3B RET", cost="far",
+""", ends=True, sensitive="both", cite="3B RET", cost="far",
     leaks="a return to ring 0 faults when the guest kernel runs in another ring")
 group("retf", "far return, releasing parameters", """
     CA iw      | Iw
-""", access="c", ends=True, sensitive="behaviour", cite="3B RET", cost="far", body="retf_imm",
+""", access="c", ends=True, sensitive="both", cite="3B RET", cost="far", body="retf_imm",
     leaks="a return to ring 0 faults when the guest kernel runs in another ring")
 group("iret", "return from an interrupt", """
     CF         | *

@@ -32,7 +32,7 @@ group("mov", "read a segment selector", """
     leaks="shows the real CS and SS: their RPL is the ring the guest kernel really runs in")
 group("mov", "load a segment register", """
     8E /r      | Sw,Ew *
-""", access="cc", sensitive="behaviour", cite="3B MOV", cost="segment_load", ends=True,
+""", access="cc", sensitive="both", cite="3B MOV", cost="segment_load", ends=True,
     body="mov_to_sreg",
     leaks="checked against the real CPL: a selector good in ring 0 faults, and it shows")
 group("mov", "read a control register", """
@@ -89,7 +89,7 @@ group("pop", "pop into a segment register", """
     1F         | DS *
     0F A1      | FS
     0F A9      | GS
-""", access="c", sensitive="behaviour", cite="3B POP", cost="segment_load", ends=True,
+""", access="c", sensitive="both", cite="3B POP", cost="segment_load", ends=True,
     body="pop_sreg",
     leaks="checked against the real CPL: a selector good in ring 0 faults, and it shows")
 group("pusha", "push all general registers", "60 |", cost="stack_all")
@@ -127,7 +127,7 @@ for _name, _opcode in (("lds", "C5"), ("les", "C4"), ("lss", "0F B2"), ("lfs", "
                        ("lgs", "0F B5")):
     group(_name, f"load a far pointer into {_name[1:].upper()} and a register", f"""
     {_opcode} /r | Gv,Mp
-""", access="cc", sensitive="behaviour", cite="3B MOV", cost="segment_load", ends=True,
+""", access="cc", sensitive="both", cite="3B MOV", cost="segment_load", ends=True,
         leaks="checked against the real CPL, as a move into the segment register is")
 group("enter", "make a stack frame", """
     C8 iw ib   | Iw,Ib

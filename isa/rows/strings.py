@@ -29,9 +29,11 @@ for _byte, _name, _title, _operands in (("A6", "cmps", "compare string elements"
         group(_name + _suffix, _title, f"{_opcode} | {_codes}",
             access="c" * len(_operands.split(",")), reads="d", writes="oszapc", rep="repz",
             cost="string", body=_name)
-for _byte, _name, _title, _operand in (("6C", "ins", "input a string element", "Y"),
-                                       ("6E", "outs", "output a string element", "X")):
+for _byte, _name, _title, _operand, _sensitive in (
+    ("6C", "ins", "input a string element", "Y", "both"),
+    ("6E", "outs", "output a string element", "X", "control"),
+):
     for _suffix, _opcode in (("b", _byte), ("w", f"o16 {int(_byte, 16) + 1:02X}"),
                              ("d", f"o32 {int(_byte, 16) + 1:02X}")):
         group(_name + _suffix, _title, f"{_opcode} | {_operand}{_suffix}", access="c", reads="d",
-            rep="rep", privilege="io", sensitive="both", cost="io", body=_name)
+            rep="rep", privilege="io", sensitive=_sensitive, cost="io", body=_name)

@@ -83,8 +83,8 @@ group("clts", "clear CR0.TS", "0F 06 |", privilege="cpl0", sensitive="control", 
 group("invlpg", "invalidate a TLB entry", """
     0F 01 /7   | M
 """, access="c", privilege="cpl0", sensitive="control", cost="invlpg", ends=True)
-group("wbinvd", "write back and invalidate the caches", "0F 09 |", privilege="cpl0",
-    sensitive="control", cost="system")
+group("wbinvd", "write back and invalidate the caches", "0F 09 |",
+    privilege="cpl0", cost="system")
 group("hlt", "halt until an interrupt", "F4 | *", privilege="cpl0", sensitive="control",
     ends=True, cost="system")
 group("in", "input from a port", """
@@ -98,11 +98,11 @@ group("in", "input from the port in DX", """
 group("out", "output to a port", """
     E6 ib      | Ib,AL *
     E7 ib      | Ib,eAX
-""", access="cc", privilege="io", sensitive="both", cost="io", ends=True, body="out_imm")
+""", access="cc", privilege="io", sensitive="control", cost="io", ends=True, body="out_imm")
 group("out", "output to the port in DX", """
     EE         | DX,AL *
     EF         | DX,eAX
-""", access="cc", privilege="io", sensitive="both", cost="io", ends=True, body="out_dx")
+""", access="cc", privilege="io", sensitive="control", cost="io", ends=True, body="out_dx")
 group("cpuid", "identify the processor", "0F A2 |", cost="cpuid")
 group("rdtsc", "read the time-stamp counter (guest ticks)", "0F 31 |", privilege="tsd",
     sensitive="behaviour", cost="system", ends=True)
