@@ -103,7 +103,7 @@ WORDS: Final = (
 INDEX: Final = {name: number for number, name in enumerate(WORDS)}
 _GENERAL: Final = struct.Struct("=8I")
 _HEAD: Final = struct.Struct(f"={len(WORDS)}I")
-_TLB_ENTRY: Final = ffi.sizeof("CpuState") + (DATA >> 12) * ffi.sizeof("SavedTlbEntry")
+_TLB_ENTRY: Final = ffi.sizeof("CpuState") + (DATA >> 12) * ffi.sizeof("Translation")
 
 
 @dataclass(slots=True)
