@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from tests.hypervisor.kernel_steps import AC, data, into_ring_3, lines, touch
+from tests.hypervisor.kernel_steps import AC, LEAVE_RING_3, data, into_ring_3, lines, touch
 from tests.hypervisor.kernel_world import (
     ABSENT,
     ALIAS,
@@ -19,7 +19,6 @@ from tests.hypervisor.kernel_world import (
     DIRECTORIES,
     IDT,
     LARGE,
-    LEAVE,
     LOW_TABLES,
     SCRATCH,
     SHORT_POINTER,
@@ -79,7 +78,7 @@ def page_edits(rng: Random) -> str:
     value = frame | rng.choice((P | W | U, P | W, P | U, P, 0, W | U, P | W | U | 0x60))
     use = touch(rng, linear + rng.choice((0, 8, 0xFFE)))
     if rng.randrange(2):
-        use = lines(*into_ring_3(rng, 0), use, f"int {LEAVE}")
+        use = lines(*into_ring_3(rng, 0), use, LEAVE_RING_3)
     start = (_enable(rng.randrange(2)),) if rng.randrange(2) else ()
     flush = rng.choice((f"invlpg [{linear}]", "mov eax, cr3\nmov cr3, eax"))
     return lines(
@@ -154,7 +153,7 @@ def write_protection(rng: Random) -> str:
     page = DATA + 0x3000 + 8 * rng.randrange(8)
     use = f"mov [{page}], esp"
     if rng.randrange(3) == 0:
-        use = lines(use, *into_ring_3(rng, 0), use, f"int {LEAVE}")
+        use = lines(use, *into_ring_3(rng, 0), use, LEAVE_RING_3)
     change = f"or eax, {WP}" if rng.randrange(2) else f"and eax, {~WP & 0xFFFFFFFF}"
     return lines(_enable(rng.randrange(2)), "mov eax, cr0", change, "mov cr0, eax", use)
 
@@ -162,7 +161,7 @@ def write_protection(rng: Random) -> str:
 def user_memory(rng: Random) -> str:
     """Ring 3 reads and writes pages of every kind."""
     touches = (touch(rng) for _ in range(rng.randrange(1, 4)))
-    return lines(_enable(rng.randrange(2)), *into_ring_3(rng, 0), *touches, f"int {LEAVE}")
+    return lines(_enable(rng.randrange(2)), *into_ring_3(rng, 0), *touches, LEAVE_RING_3)
 
 
 def large_pages(rng: Random) -> str:
@@ -181,7 +180,7 @@ def top_of_memory(rng: Random) -> str:
     at = TOP + rng.randrange(1024) * 0x1000 + rng.choice((0, 8, 0xFF0, 0xFFE))
     use = touch(rng, min(at, 0xFFFFFFF8))
     if rng.randrange(2):
-        use = lines(*into_ring_3(rng, 0), use, f"int {LEAVE}")
+        use = lines(*into_ring_3(rng, 0), use, LEAVE_RING_3)
     return lines(_enable(rng.randrange(3)), use)
 
 
@@ -248,7 +247,7 @@ def alignment(rng: Random) -> str:
         "mov cr0, eax",
         *into_ring_3(rng, AC),
         f"mov eax, [{DATA + rng.randrange(8)}]",
-        f"int {LEAVE}",
+        LEAVE_RING_3,
     )
 
 
@@ -263,7 +262,7 @@ def bad_ring_0_stack(rng: Random) -> str:
     """Out of ring 3 there is no way but a stack that cannot be."""
     field, value = rng.choice(((8, 0), (8, ABSENT), (8, UDATA), (4, 0x80000000)))
     return lines(
-        _enable(0), f"mov dword [{TSS + field}], {value}", *into_ring_3(rng, 0), f"int {LEAVE}"
+        _enable(0), f"mov dword [{TSS + field}], {value}", *into_ring_3(rng, 0), LEAVE_RING_3
     )
 
 

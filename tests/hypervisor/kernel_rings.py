@@ -12,6 +12,8 @@ from tests.hypervisor.kernel_steps import (
     AC,
     IF,
     IOPL_3,
+    LEAVE_RING_3,
+    RING_3,
     SELECTORS,
     data,
     drawn,
@@ -30,7 +32,6 @@ from tests.hypervisor.kernel_world import (
     KCODE,
     KDATA,
     LDT_CODE,
-    LEAVE,
     SCRATCH,
     SOFTWARE,
     SPARE_GATE,
@@ -69,7 +70,7 @@ def gates(rng: Random) -> str:
     low, high = gate(selector, 0, access) & 0xFFFFFFFF, gate(selector, 0, access) >> 32
     use = f"int {vector}"
     if rng.randrange(2):
-        use = lines(*into_ring_3(rng), use, f"int {LEAVE}")
+        use = lines(*into_ring_3(rng), use, LEAVE_RING_3)
     return lines(
         f"mov eax, [{IDT + 8 * SOFTWARE}]",
         "and eax, 0xFFFF",
@@ -115,7 +116,7 @@ def _user_line(rng: Random) -> str:
 def ring_3(rng: Random) -> str:
     """Out by IRET, some code, and back by INT or a fault."""
     inner = (_user_line(rng) for _ in range(rng.randrange(1, 6)))
-    return lines(*into_ring_3(rng), *inner, f"int {LEAVE}")
+    return lines(*into_ring_3(rng), *inner, LEAVE_RING_3)
 
 
 def ring_3_far(rng: Random) -> str:
@@ -135,12 +136,12 @@ def ring_3_far(rng: Random) -> str:
         f"push {UCODE}",
         "push .ring_3",
         "retf",
-        ".ring_3:",
+        RING_3,
         inner,
         "jmp .here",
         ".there: retf",
         ".here:",
-        f"int {LEAVE}",
+        LEAVE_RING_3,
     )
 
 
@@ -170,7 +171,7 @@ def ring_3_unsafe(rng: Random) -> str:
         "setz cl",
         f"mov [{DATA + 8}], ecx",
         f"mov [{DATA}], eax",
-        f"int {LEAVE}",
+        LEAVE_RING_3,
     )
 
 
@@ -181,7 +182,7 @@ def call_gates(rng: Random) -> str:
     value = gate(selector, 0, access, rng.choice((0, 0, 2)))
     use = f"call {SPARE_GATE | 3}:0"
     if rng.randrange(2):
-        use = lines(*into_ring_3(rng), use, f"int {LEAVE}")
+        use = lines(*into_ring_3(rng), use, LEAVE_RING_3)
     return lines(
         *store64(GDT + SPARE_GATE, value),
         "mov eax, .inside",
@@ -235,7 +236,7 @@ def timer(rng: Random) -> str:
     loop = (f"mov ecx, {rng.randrange(50, 400)}", ".again: add eax, ecx", "loop .again")
     if rng.randrange(2):
         user = into_ring_3(rng, IF)
-        return lines(*_timer(rng.randrange(2, 6), 2), *user, *loop, f"int {LEAVE}")
+        return lines(*_timer(rng.randrange(2, 6), 2), *user, *loop, LEAVE_RING_3)
     between = rng.choice(("nop", "cli\nnop\nsti\nnop", f"int {SOFTWARE}", "mov ss, dx"))
     return lines(*_timer(rng.randrange(2, 6), 2), "mov dx, ss", "sti", *loop, between, "cli")
 

@@ -58,6 +58,10 @@ from tests.hypervisor.kernel_world import (
 Step = Callable[[Random], str]
 IF, IOPL_3, AC = 0x200, 0x3000, 0x40000
 
+#: What stands before and behind code for ring 3: a paravirtual build leaves it as it is.
+RING_3: Final = ".ring_3:\n%pragma seventeen user"
+LEAVE_RING_3: Final = f"int {LEAVE}\n%pragma seventeen kernel"
+
 SELECTORS: Final = (
     0, 3, KCODE, KDATA, KDATA | 3, UDATA, UDATA & ~3, UCODE, WINDOW, EXPAND_DOWN, READ_ONLY, ABSENT,
     EXECUTE_ONLY, RING_1_DATA, RING_1_DATA | 1, KDATA | 1, CONFORMING, TSS_AT, CALL_GATE, LDT_DATA,
@@ -126,7 +130,7 @@ def into_ring_3(rng: Random, flags: int | None = None) -> tuple[str, ...]:
         f"push {code}",
         "push .ring_3",
         "iret",
-        ".ring_3:",
+        RING_3,
         f"mov ecx, {UDATA}",
         "mov ds, cx",
         "mov es, cx",
@@ -138,7 +142,7 @@ def _ring_3_trip(rng: Random) -> str:
     return lines(
         f"mov dword [{LEFT}], .back",
         *into_ring_3(rng, 0),
-        f"int {LEAVE}",
+        LEAVE_RING_3,
         ".back:",
         f"mov dword [{LEFT}], .finished",
     )

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, find, given, settings
 from emulator.core import lib
 from hypervisor.experiments.observe import NativeRun, Observation, compare, observe_native
 from isa import assemble
+from isa.paravirt import VARIANTS
 from tests.hypervisor.kernel_guests import (
     FEATURES,
     MAX_TICKS,
@@ -274,3 +275,18 @@ def test_observations_tell_techniques_apart() -> None:
         if uses:
             differ[compare(native(guest), other) is not None] += 1
     assert differ[True] > 5
+
+
+def test_paravirtual_images_can_be_made_and_user_code_is_left_alone() -> None:
+    for seed in range(8):
+        guest = random_guest(seed)
+        twins = [assemble(guest.source, paravirt=variant) for variant in VARIANTS]
+        images = [guest.program_of(twin) for twin in twins]
+        assert [image.paravirt for image in images] == list(VARIANTS)
+        assert images[0].sites
+        assert [s.address for s in images[0].sites] == [s.address for s in images[1].sites]
+        assert [s.address for s in images[0].segments] == [s.address for s in images[1].segments]
+    user = [name for name in FEATURES if name.startswith("ring_3_unsafe")]
+    plain, ring_3 = (KernelGuest(((name, 3),)) for name in ("arithmetic", *user))
+    sites = [len(assemble(g.source, paravirt=VARIANTS[0]).sites) for g in (plain, ring_3)]
+    assert sites[1] - sites[0] <= 1, "but for the IRET out"
