@@ -252,9 +252,10 @@ static void drop_entry(Cpu *cpu, u32 user, u32 i) {
 }
 
 /* A 4 MiB page is cached in pieces of 4 KiB, and all go at once. Any page of its region that would
-   continue it is taken for a piece. */
-static bool is_piece(u32 tag, u32 machine, u32 linear) {
-    return (tag ^ linear) <= LARGE_MASK && !(PAGE_OF(tag ^ machine) & LARGE_MASK);
+   continue it is taken for a piece; where frames lie anywhere, any page of its region. */
+static bool is_piece(const Cpu *cpu, u32 tag, u32 machine, u32 linear) {
+    return (tag ^ linear) <= LARGE_MASK &&
+           (cpu->frames != NULL || !(PAGE_OF(tag ^ machine) & LARGE_MASK));
 }
 
 void tlb_drop_page(Cpu *cpu, u32 linear) {
@@ -265,10 +266,10 @@ void tlb_drop_page(Cpu *cpu, u32 linear) {
             u32 tag = cpu->walked[user][i].tag;
             CodeTlbEntry *code = &cpu->code_tlbs[user][i];
             if (PAGE_OF(tag ^ linear) == 0 ||
-                (large && is_piece(tag, cpu->walked[user][i].machine, linear)))
+                (large && is_piece(cpu, tag, cpu->walked[user][i].machine, linear)))
                 drop_entry(cpu, user, i);
             if (PAGE_OF(code->tag ^ linear) == 0 ||
-                (large && is_piece(code->tag, code->machine, linear)))
+                (large && is_piece(cpu, code->tag, code->machine, linear)))
                 code->tag = NO_TAG;
         }
 }

@@ -327,13 +327,17 @@ static int run_once(Cpu *cpu, u64 until) {
 }
 
 /* The instruction left for an exit: what `step` took from the state belongs to it again. */
-static void restore_held(Cpu *cpu) {
-    if (!cpu->stepping) return;
-    cpu->stepping = false;
+static void give_held_back(Cpu *cpu) {
     cpu->state.interrupt_shadow = cpu->held_shadow;
     cpu->state.debug_shadow = cpu->held_debug_shadow;
     cpu->state.eflags |= cpu->held_resume;
     refresh_mode(cpu);
+}
+
+static void restore_held(Cpu *cpu) {
+    if (!cpu->stepping) return;
+    cpu->stepping = false;
+    give_held_back(cpu);
 }
 
 static bool faults_for_ever(Cpu *cpu) {
@@ -352,6 +356,8 @@ static int stop_fault_loop(Cpu *cpu) {
 
 /* An unretired instruction: nothing of what it was told by devices is used up. */
 static int escaped(Cpu *cpu, int how) {
+    bool alone;
+    int reason;
     unwind(cpu);
     cpu->stop_reason = 0;
     cpu->state.replay_next = 0;
@@ -361,14 +367,17 @@ static int escaped(Cpu *cpu, int how) {
         restore_held(cpu);
         return (int)cpu->exit.reason;
     }
-    if (cpu->stepping) {
+    alone = cpu->stepping;
+    if (alone) {
         cpu->stepping = false;
         refresh_mode(cpu);
     }
     cpu->state.replay_count = 0;
     cpu->debug_hits = 0;
     if (unlikely(faults_for_ever(cpu))) return stop_fault_loop(cpu);
-    return deliver_fault(cpu);
+    reason = deliver_fault(cpu);
+    if (reason == EXIT_EVENT && alone) give_held_back(cpu); /* nothing was delivered */
+    return reason;
 }
 
 /* Run until one exit reason; longjmp comes back to the setjmp, as often as need be. */

@@ -169,6 +169,7 @@ class VirtualMachine(Machine):
         event = self.event
         if event.address is not None:
             self.cpu.state.cr2 = event.address
+        self.cpu.state.interrupt_shadow = self.cpu.state.debug_shadow = 0  # the fault ends them
         again = self.cpu.inject(event.vector, event.error)
         if again:
             self._handlers[again]()
