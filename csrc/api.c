@@ -21,10 +21,11 @@ static bool allocate_tables(Machine *machine) {
     machine->dirty = calloc(ALL_PAGES, 1);
     machine->page_blocks = calloc(machine->pages + 1, sizeof(Block *));
     machine->code_map = calloc(machine->pages + 1, sizeof *machine->code_map);
+    machine->weights = calloc(machine->pages + 1, sizeof *machine->weights);
     machine->hash = calloc(BLOCK_HASH, sizeof(Block *));
     machine->arena = malloc(ARENA_BYTES);
     return machine->page_offset && machine->page_flags && machine->dirty && machine->page_blocks &&
-           machine->code_map && machine->hash && machine->arena;
+           machine->code_map && machine->weights && machine->hash && machine->arena;
 }
 
 Machine *machine_new(uint8_t *memory, uint64_t size) {
@@ -52,6 +53,9 @@ void machine_free(Machine *machine) {
     free(machine->dirty);
     free(machine->page_blocks);
     free(machine->code_map);
+    for (u32 page = 0; machine->weights && page < machine->pages; page++)
+        free(machine->weights[page]);
+    free(machine->weights);
     free(machine->hash);
     free(machine->arena);
     free(machine);
@@ -111,6 +115,7 @@ uint32_t machine_write(Machine *machine, uint32_t address, const uint8_t *from, 
         u8 *to = machine_pointer(machine, at), *flags = &machine->page_flags[at >> 12];
         if (to == NULL) break;
         if (!(*flags & PAGE_ROM)) memcpy(to, from + done, step);
+        if (*flags & PAGE_WEIGHTED) block_forget_weights(machine, at, step);
         if (*flags & PAGE_CODE) {
             block_store(machine, at, step);
             for (Cpu *cpu = machine->cpus; cpu; cpu = cpu->next)

@@ -49,7 +49,8 @@ enum page_flag {
     PAGE_WATCHED = 2,   /* a store exits with EXIT_WATCH after it is done */
     PAGE_DIRTY_LOG = 4, /* the first store is logged in machine_dirty */
     PAGE_ROM = 8,       /* stores are dropped */
-    PAGE_MMIO = 16      /* no memory: loads and stores exit */
+    PAGE_MMIO = 16,     /* no memory: loads and stores exit */
+    PAGE_WEIGHTED = 32  /* machine_set_weights; what is stored to loses its weight */
 };
 
 /* What the trace ring records; bits of state.trace. */
@@ -211,6 +212,12 @@ uint32_t machine_write(Machine *machine, uint32_t address, const uint8_t *from, 
 /* Pages first stored to since they were flagged PAGE_DIRTY_LOG: one byte a page. */
 const uint8_t *machine_dirty(const Machine *machine);
 CoreStats *machine_stats(Machine *machine);
+/* Give instructions of a machine page a retire weight of 0: they are executed for another guest
+   instruction, and take no tick. Bit i of the 512 bytes at `bits` is for the instruction that starts
+   at byte i; NULL: all count again. A store to a byte makes what starts there count again, too, so
+   that no guest can make itself a loop without ticks; repeats always count. Returns 0, or -1 where
+   there is no such page or no memory for it. */
+int machine_set_weights(Machine *machine, uint32_t page, const uint8_t *bits);
 /* Forget every decoded block. */
 void machine_flush_blocks(Machine *machine);
 

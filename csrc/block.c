@@ -125,6 +125,37 @@ void block_flush(Machine *machine) {
     machine->stats.cache_flushes++;
 }
 
+/* -- Retire weights -------------------------------------------------------------------------- */
+
+enum { WEIGHT_BYTES = PAGE_SIZE / 8 };
+
+bool block_weightless(const Machine *machine, u32 address) {
+    u32 page = address >> 12, at = address & PAGE_MASK;
+    if (page >= machine->pages || machine->weights[page] == NULL) return false;
+    return machine->weights[page][at / 8] >> at % 8 & 1;
+}
+
+void block_forget_weights(Machine *machine, u32 address, u32 size) {
+    u8 *bits = machine->weights[address >> 12];
+    for (u32 at = address & PAGE_MASK; bits != NULL && size > 0 && at < PAGE_SIZE; at++, size--)
+        bits[at / 8] &= (u8) ~(1u << at % 8);
+}
+
+int machine_set_weights(Machine *machine, uint32_t page, const uint8_t *bits) {
+    u8 **slot;
+    if (page >= machine->pages) return -1;
+    slot = &machine->weights[page];
+    if (bits != NULL && *slot == NULL) *slot = malloc(WEIGHT_BYTES);
+    if (bits != NULL && *slot == NULL) return -1;
+    if (bits != NULL)
+        memcpy(*slot, bits, WEIGHT_BYTES);
+    else if (*slot != NULL)
+        memset(*slot, 0, WEIGHT_BYTES);
+    machine_set_flags(machine, page, 1, bits ? PAGE_WEIGHTED : 0, bits ? 0 : PAGE_WEIGHTED);
+    block_store(machine, page << 12, PAGE_SIZE);
+    return 0;
+}
+
 /* -- Decoding a block ------------------------------------------------------------------------- */
 
 /* Machine address of a code byte; raises #PF. */
@@ -215,7 +246,9 @@ static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
     block->insns[(*slot)++] = in;
     block->length = (u16)(block->length + in.length);
     block->cycles += row_facts[in.row].cycles;
-    block->ticks++;
+    if (in.flags & (INSN_REP | INSN_REPNE) ||
+        !block_weightless(cpu->machine, block->machine + in.offset))
+        block->ticks++;
     block->count++;
 }
 

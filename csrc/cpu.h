@@ -197,6 +197,7 @@ struct Machine {
     u8 *dirty;           /* by machine page */
     Block **page_blocks; /* blocks with bytes in a machine page */
     u8 (*code_map)[16];  /* by machine page: which of its 128 granules of 32 bytes hold code */
+    u8 **weights;        /* by machine page: bits of instructions that take no tick, or NULL */
     Block **hash;
     u8 *arena;
     size_t arena_used;
@@ -313,6 +314,11 @@ Block *block_lookup(Cpu *cpu);
 /* Code bytes at [address, address + size) of the machine are about to change. */
 void block_store(Machine *machine, u32 address, u32 size);
 void block_flush(Machine *machine);
+
+/* Does the instruction at a machine address take no tick? */
+bool block_weightless(const Machine *machine, u32 address);
+/* Instructions that start in [address, address + size) of a weighted page count again. */
+void block_forget_weights(Machine *machine, u32 address, u32 size);
 
 /* -- decode.c ------------------------------------------------------------------------------- */
 /* Decode the instruction in `code` (`size` bytes are there, 15 are enough) that sits at `eip`.

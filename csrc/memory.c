@@ -80,6 +80,7 @@ static void page_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value) {
     if (at == NULL || *flags & PAGE_ROM) return;
     host_store(at, size, value);
     if (likely(!*flags)) return;
+    if (unlikely(*flags & PAGE_WEIGHTED)) block_forget_weights(machine, address, size);
     if (*flags & PAGE_CODE) code_store(cpu, address, size);
     if (*flags & PAGE_DIRTY_LOG) {
         machine->dirty[address >> 12] = 1;

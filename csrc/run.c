@@ -289,6 +289,11 @@ static int step(Cpu *cpu) {
     reason = after_execute(cpu);
     cpu->stepping = false;
     refresh_mode(cpu);
+    if (state->tick == (u64)cpu->limit - 1) { /* part of another instruction: it goes on */
+        state->interrupt_shadow |= cpu->held_shadow;
+        state->debug_shadow |= cpu->held_debug_shadow;
+        traps = false;
+    }
     state->replay_count = state->replay_next = 0;
     if (reason != 0) cpu->pending_exit = reason;
     if (cpu->machine->stats.events != events) traps = false;

@@ -147,7 +147,9 @@ class Machine:
         self._reset()
         if self._loaded:  # what the image leaves out is zero, as on a new machine
             self.memory.restore({})
+            self.memory.forget_weights()
         self._loaded = True
+        self.halted, self._stop, self._status = False, None, None
         for segment in image.segments:
             self.memory.write(segment.address, segment.data)
         for name, value in image.registers.items():

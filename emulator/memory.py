@@ -45,6 +45,7 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self._weighted: set[int] = set()
         self._bytes = mmap.mmap(-1, size)
         self._buffer = ffi.from_buffer("uint8_t[]", self._bytes)
         machine = lib.machine_new(self._buffer, size)
@@ -61,6 +62,18 @@ class Memory:
         """Set and clear flags (`emulator.core.PageFlag`) of whole pages."""
         first, count = addresses.start // PAGE, len(addresses) // PAGE
         lib.machine_set_flags(self.machine, first, count, set_, clear)
+
+    def set_weights(self, page: int, bits: bytes | None) -> None:
+        """Give instructions of a page retire weight 0, a bit a byte; csrc/api.h says more."""
+        self._weighted.add(page)
+        if lib.machine_set_weights(self.machine, page, ffi.NULL if bits is None else bits) != 0:
+            raise MachineError(f"no memory at page {page:#x} whose instructions could be weighted")
+
+    def forget_weights(self) -> None:
+        """Let all instructions count again."""
+        for page in list(self._weighted):
+            self.set_weights(page, None)
+        self._weighted.clear()
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes; all ones where there is no memory."""

@@ -27,6 +27,7 @@ class GuestMemory(Memory):
     def __init__(self, host: Host, size: int) -> None:
         # Not Memory.__init__: the bytes are the host's.
         self.size = size
+        self._weighted = set()
         self._host = host
         self._machine_memory = host.memory
         self.count = size // PAGE
@@ -63,6 +64,11 @@ class GuestMemory(Memory):
             self._machine_memory.write(frame << 12 | at % PAGE, data[done : done + step])
             done += step
 
+    def set_weights(self, page: int, bits: bytes | None) -> None:
+        """Give instructions of a guest page retire weight 0, a bit a byte."""
+        self._weighted.add(page)
+        self._machine_memory.set_weights(self.frame(page), bits)
+
     def watch(self, page: int, watched: bool) -> None:
         """Have stores to a guest page reported, whoever's they are; or no more."""
         frame = self.frame(page)
@@ -90,6 +96,7 @@ class GuestMemory(Memory):
 
     def free(self) -> None:
         """Give the frames back."""
+        self.forget_weights()
         for frame in self.guest_page:
             self._host.free(frame)
         self.guest_page.clear()

@@ -21,8 +21,8 @@ PAGE: Final = 4096
 MONITOR: Final = VCPU_PAGE  #: linear address where it begins; it ends at 4 GiB
 DIRECTORY_INDEX: Final = MONITOR >> 22
 
-# Linear addresses in it. The vCPU area comes first (isa/paravirt.py), so that a data segment's limit
-# can let a paravirtual kernel reach it and nothing behind it.
+# Linear addresses in it. The vCPU area comes first (isa/paravirt.py), so that a data segment's
+# limit can let a paravirtual kernel reach it and nothing behind it.
 GDT: Final = MONITOR + 0x10000
 LDT: Final = MONITOR + 0x20000
 IDT: Final = MONITOR + 0x30000

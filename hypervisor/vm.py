@@ -34,7 +34,7 @@ from hypervisor.monitor import Monitor
 from hypervisor.outcome import Event, Outcome
 from hypervisor.segments import CS
 from hypervisor.techniques import find_technique
-from hypervisor.variants import sites_of
+from hypervisor.variants import set_weights, sites_of
 from hypervisor.world import World
 
 DEFAULT_RAM: Final = "16M"
@@ -98,8 +98,10 @@ class VirtualMachine(Machine):
         modules: Sequence[Module | str | os.PathLike[str]] = (),
     ) -> None:
         """Load as the bare machine does; HypervisorError if the technique cannot run it."""
-        self.technique.load(self, *sites_of(program))
+        variant, sites = sites_of(program)
+        self.technique.load(self, variant, sites)
         super().load(program, kernel_args=kernel_args, modules=modules)
+        set_weights(self.memory, sites)
 
     def _reset(self) -> None:
         self.cpu.reset()

@@ -354,6 +354,18 @@ def test_a_snapshot_keeps_the_right_to_write(lab: TlbLab) -> None:
     assert lab.get32(ONE + 0x800) == 7
 
 
+def test_a_fault_drops_the_translation(lab: TlbLab) -> None:
+    """SDM vol. 3, 4.10.4.1: so a handler that maps another page needs no INVLPG."""
+    lab.set_pte(USER, ONE | FULL & ~2)
+    lab.load(f"mov eax, [{USER}]\nmov [{USER}], eax\nhlt")
+    assert lab.go().reason == ExitReason.HALT  # in the handler of #PF
+    lab.set_pte(USER, TWO | FULL)
+    assert lab.cpu.walk(USER, 0).machine == TWO
+    lab.load(f"mov eax, [{USER}]\nhlt")
+    lab.go()
+    assert lab.cpu["eax"] == 0x22222222
+
+
 def test_random_tables_and_accesses() -> None:
     """Entries changed with INVLPG after each, random pages accessed: as with no TLB to speak of."""
     from tests.core.world import ALIAS, HIGH_TABLE
