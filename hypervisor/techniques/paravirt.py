@@ -107,15 +107,18 @@ class Paravirt(Technique):
                 return Outcome.RESUME
         return self._original(vm, site, step)
 
-    def _faulted(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome:
+    def _faulted(
+        self, vm: VirtualMachine, record: Any, site: Site, step: Step
+    ) -> Outcome | None:
         """An exception at one of the instructions that a site is made of."""
         if record.vector == PAGE_FAULT:
             return self._page_fault(vm, record, site, step)
         if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
             vm.count("descriptor load")
             return Outcome.RESUME
-        if record.vector == DEBUG and step.offset:
-            return Outcome.RESUME  # within what the guest sees as one instruction
+        if record.vector == DEBUG:
+            # A trap within the site is within what the guest sees as one instruction.
+            return Outcome.RESUME if step.offset else None
         return self._original(vm, site, step)
 
     def _page_fault(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome:
