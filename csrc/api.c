@@ -21,11 +21,10 @@ static bool allocate_tables(Machine *machine) {
     machine->dirty = calloc(ALL_PAGES, 1);
     machine->page_blocks = calloc(machine->pages + 1, sizeof(Block *));
     machine->code_map = calloc(machine->pages + 1, sizeof *machine->code_map);
-    machine->weights = calloc(machine->pages + 1, sizeof *machine->weights);
     machine->hash = calloc(BLOCK_HASH, sizeof(Block *));
     machine->arena = malloc(ARENA_BYTES);
     return machine->page_offset && machine->page_flags && machine->dirty && machine->page_blocks &&
-           machine->code_map && machine->weights && machine->hash && machine->arena;
+           machine->code_map && machine->hash && machine->arena;
 }
 
 Machine *machine_new(uint8_t *memory, uint64_t size) {
@@ -136,6 +135,28 @@ const uint8_t *machine_dirty(const Machine *machine) {
 
 CoreStats *machine_stats(Machine *machine) {
     return &machine->stats;
+}
+
+/* The table of pages is made when first needed. */
+int machine_set_weights(Machine *machine, uint32_t page, const uint8_t *bits) {
+    u8 *copy = NULL;
+    if (page >= machine->pages) return -1;
+    if (bits != NULL) {
+        if (machine->weights == NULL) machine->weights = calloc(machine->pages, sizeof(u8 *));
+        copy = malloc(PAGE_SIZE / 8);
+        if (machine->weights == NULL || copy == NULL) {
+            free(copy);
+            return -1;
+        }
+        memcpy(copy, bits, PAGE_SIZE / 8);
+    }
+    if (machine->weights != NULL) {
+        free(machine->weights[page]);
+        machine->weights[page] = copy;
+    }
+    machine_set_flags(machine, page, 1, bits ? PAGE_WEIGHTED : 0, bits ? 0 : PAGE_WEIGHTED);
+    block_store(machine, page << 12, PAGE_SIZE);
+    return 0;
 }
 
 void machine_flush_blocks(Machine *machine) {

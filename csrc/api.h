@@ -212,11 +212,10 @@ uint32_t machine_write(Machine *machine, uint32_t address, const uint8_t *from, 
 /* Pages first stored to since they were flagged PAGE_DIRTY_LOG: one byte a page. */
 const uint8_t *machine_dirty(const Machine *machine);
 CoreStats *machine_stats(Machine *machine);
-/* Give instructions of a machine page a retire weight of 0: they are executed for another guest
-   instruction, and take no tick. Bit i of the 512 bytes at `bits` is for the instruction that starts
-   at byte i; NULL: all count again. A store to a byte makes what starts there count again, too, so
-   that no guest can make itself a loop without ticks; repeats always count. Returns 0, or -1 where
-   there is no such page or no memory for it. */
+/* Give instructions of a machine page no weight: no tick of guest time. Bit i % 8 of bits[i / 8],
+   of 4096 bits in all, is that of an instruction whose first byte is byte i of the page. The bits
+   are copied; NULL takes them away. A store to a byte takes its bit away, or a guest could make
+   itself a loop that no tick ends; no snapshot has them. Returns 0; -1 if out of memory or if the page is beyond the memory's size. */
 int machine_set_weights(Machine *machine, uint32_t page, const uint8_t *bits);
 /* Forget every decoded block. */
 void machine_flush_blocks(Machine *machine);
@@ -228,7 +227,8 @@ ExitRecord *cpu_exit(Cpu *cpu);
 /* Put the CPU in the multiboot entry state: protected mode, flat ring-0 segments, paging and
    interrupts off, all else as after reset. */
 void cpu_reset(Cpu *cpu);
-/* Run until state.tick == until_tick, or an earlier exit. Returns enum exit_reason. */
+/* Run until state.tick == until_tick, or an earlier exit. Returns enum exit_reason. Instructions
+   without weight are not run once that tick is reached, nor do they reach it. */
 int cpu_run(Cpu *cpu, uint64_t until_tick);
 /* Execute one instruction, or one iteration of a repeat, and stop: EXIT_DEADLINE when it has retired
    or the fault that it raised has been delivered, else the exit that it waits for. If `code` is not

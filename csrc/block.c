@@ -18,7 +18,13 @@
 #include "isa_ops.h"
 #include "operand.h"
 
-enum { GRANULE = 32, NO_PAGE = 0xFFFFFFFFu, NO_TRANSLATION = 0xFFFFFFFFu, LOOKAHEAD = 15 };
+enum {
+    GRANULE = 32,
+    MOST_SLOTS = 3 * BLOCK_INSNS + 2,
+    NO_PAGE = 0xFFFFFFFFu,
+    NO_TRANSLATION = 0xFFFFFFFFu,
+    LOOKAHEAD = 15
+};
 
 static u32 hash_of(u32 machine, u32 eip, u32 mode) {
     return (machine ^ eip >> 12 ^ mode << 9) & (BLOCK_HASH - 1);
@@ -125,35 +131,10 @@ void block_flush(Machine *machine) {
     machine->stats.cache_flushes++;
 }
 
-/* -- Retire weights -------------------------------------------------------------------------- */
-
-enum { WEIGHT_BYTES = PAGE_SIZE / 8 };
-
-bool block_weightless(const Machine *machine, u32 address) {
-    u32 page = address >> 12, at = address & PAGE_MASK;
-    if (page >= machine->pages || machine->weights[page] == NULL) return false;
-    return machine->weights[page][at / 8] >> at % 8 & 1;
-}
-
 void block_forget_weights(Machine *machine, u32 address, u32 size) {
-    u8 *bits = machine->weights[address >> 12];
+    u8 *bits = machine->weights ? machine->weights[address >> 12] : NULL;
     for (u32 at = address & PAGE_MASK; bits != NULL && size > 0 && at < PAGE_SIZE; at++, size--)
         bits[at / 8] &= (u8) ~(1u << at % 8);
-}
-
-int machine_set_weights(Machine *machine, uint32_t page, const uint8_t *bits) {
-    u8 **slot;
-    if (page >= machine->pages) return -1;
-    slot = &machine->weights[page];
-    if (bits != NULL && *slot == NULL) *slot = malloc(WEIGHT_BYTES);
-    if (bits != NULL && *slot == NULL) return -1;
-    if (bits != NULL)
-        memcpy(*slot, bits, WEIGHT_BYTES);
-    else if (*slot != NULL)
-        memset(*slot, 0, WEIGHT_BYTES);
-    machine_set_flags(machine, page, 1, bits ? PAGE_WEIGHTED : 0, bits ? 0 : PAGE_WEIGHTED);
-    block_store(machine, page << 12, PAGE_SIZE);
-    return 0;
 }
 
 /* -- Decoding a block ------------------------------------------------------------------------- */
@@ -228,6 +209,16 @@ static bool is_guarded(const Machine *machine, u32 row) {
     return false;
 }
 
+/* Does the instruction that starts `offset` bytes into the block take no tick? Bytes in a second page
+   are those of the first instruction. */
+static bool is_weightless(const Machine *machine, const Block *block, u32 offset) {
+    u32 address = block->machine + offset;
+    const u8 *bits;
+    if (likely(machine->weights == NULL) || address >> 12 >= machine->pages) return false;
+    bits = machine->weights[address >> 12];
+    return bits != NULL && bits[(address & PAGE_MASK) / 8] >> (address & 7) & 1;
+}
+
 /* Append an instruction, and before it what must be checked each time it is reached. */
 static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
     Insn marker = {
@@ -235,6 +226,7 @@ static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
     u32 linear = cpu->state.seg[SEG_CS].base + block->eip + block->length;
     in.tick = block->ticks;
     in.offset = block->length;
+    if (is_weightless(cpu->machine, block, block->length)) in.flags |= INSN_WEIGHTLESS;
     if (is_marked(cpu->machine, linear)) {
         marker.op = OP_BREAK;
         block->insns[(*slot)++] = marker;
@@ -246,9 +238,7 @@ static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
     block->insns[(*slot)++] = in;
     block->length = (u16)(block->length + in.length);
     block->cycles += row_facts[in.row].cycles;
-    if (in.flags & (INSN_REP | INSN_REPNE) ||
-        !block_weightless(cpu->machine, block->machine + in.offset))
-        block->ticks++;
+    if (!(in.flags & INSN_WEIGHTLESS)) block->ticks++;
     block->count++;
 }
 
@@ -272,6 +262,20 @@ static u32 decode_run(Cpu *cpu, const Window *window, Block *block) {
         append(cpu, block, in, &slot);
     } while (!(in.flags & INSN_ENDS) && block->count < most && block->length < window->size);
     return slot;
+}
+
+/*
+ * The loop counts ticks, and enters a block when there are as many as it takes. Where the last
+ * instruction has no weight that is not enough: it must not run once the limit is reached, and a loop
+ * of such blocks would never end. They begin with an op of their own that asks (run.c). A block of
+ * one step is the outer loop's business.
+ */
+static u32 add_poll(Cpu *cpu, Block *block, u32 slots) {
+    const Insn *last = &block->insns[slots - 1];
+    if (likely(!(last->flags & INSN_WEIGHTLESS)) || cpu->mode & MODE_STEP) return slots;
+    memmove(&block->insns[1], &block->insns[0], slots * sizeof(Insn));
+    block->insns[0] = (Insn){.op = OP_POLL};
+    return slots + 1;
 }
 
 /* Flags that the instruction reads. A shift by none keeps the flags, as if it had read them; a
@@ -319,7 +323,7 @@ static void set_links(Block *block, const Insn *last) {
 }
 
 static Block *allocate(Machine *machine) {
-    size_t most = sizeof(Block) + (3 * BLOCK_INSNS + 1) * sizeof(Insn);
+    size_t most = sizeof(Block) + MOST_SLOTS * sizeof(Insn);
     if (machine->arena_used + most > ARENA_BYTES) block_flush(machine);
     return (Block *)(machine->arena + machine->arena_used);
 }
@@ -333,6 +337,7 @@ static Block *build(Cpu *cpu, const Window *window) {
         .machine = window->machine, .eip = cpu->state.eip, .mode = cpu->mode, .machine2 = NO_PAGE};
     slots = decode_run(cpu, window, block);
     block->machine2 = block->machine2 == NO_PAGE ? NO_PAGE : PAGE_OF(block->machine2);
+    slots = add_poll(cpu, block, slots);
     remove_dead_flags(block, slots);
     fuse(block, slots);
     last = &block->insns[slots - 1];

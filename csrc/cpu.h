@@ -113,7 +113,8 @@ enum insn_flag {
     INSN_REPNE = 4,      /* F2 */
     INSN_ADDR16 = 8,     /* 67: 16-bit addressing */
     INSN_OPERAND16 = 16, /* 66 */
-    INSN_LOCK = 32
+    INSN_LOCK = 32,
+    INSN_WEIGHTLESS = 64 /* it takes no tick */
 };
 
 /* A decoded instruction. Registers are byte offsets into CpuState.gpr, made for the host's byte
@@ -196,8 +197,8 @@ struct Machine {
     u8 *page_flags;      /* enum page_flag, by machine page (2^20 entries) */
     u8 *dirty;           /* by machine page */
     Block **page_blocks; /* blocks with bytes in a machine page */
+    u8 **weights;        /* by machine page: 4096 bits, 1 for no tick; or NULL, as in all of them */
     u8 (*code_map)[16];  /* by machine page: which of its 128 granules of 32 bytes hold code */
-    u8 **weights;        /* by machine page: bits of instructions that take no tick, or NULL */
     Block **hash;
     u8 *arena;
     size_t arena_used;
@@ -251,8 +252,9 @@ struct Cpu {
     u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
     u32 step_over;                    /* 1: the breakpoint at step_over_eip has been reported */
     u32 step_over_eip;
-    u64 fault_tick; /* tick of the last fault, and how many there have been at it */
+    u64 fault_tick; /* tick of the last fault, and how many there have been without progress */
     u32 faults_at_tick;
+    u32 resumed_eip;  /* where the last delivery led, or cpu_run began */
     u64 retired_mark; /* tick at the last change of CPL, for retired_cpl0 */
 
     u32 breakpoints[BREAKPOINTS];
@@ -282,8 +284,10 @@ _Noreturn void leave(Cpu *cpu, u32 reason);
 _Noreturn void leave_unsupported(Cpu *cpu, u32 detail);
 /* Let the current instruction retire, then leave its block; reason 0 goes on with the next. */
 void stop_after(Cpu *cpu, u32 reason);
-/* Executor's special ops: stop before this instruction; intercepts; breakpoints. */
+/* Executor's special ops: stop before this instruction; whether a block that can end at no tick may
+   run; intercepts; breakpoints. */
 void resume_at_stop(Cpu *cpu);
+bool may_run(Cpu *cpu);
 void guard(Cpu *cpu, const Insn *in);
 void report_breakpoint(Cpu *cpu, const Insn *in);
 bool is_breakpoint(const Cpu *cpu, u32 linear);
@@ -315,8 +319,6 @@ Block *block_lookup(Cpu *cpu);
 void block_store(Machine *machine, u32 address, u32 size);
 void block_flush(Machine *machine);
 
-/* Does the instruction at a machine address take no tick? */
-bool block_weightless(const Machine *machine, u32 address);
 /* Instructions that start in [address, address + size) of a weighted page count again. */
 void block_forget_weights(Machine *machine, u32 address, u32 size);
 

@@ -109,6 +109,7 @@ static void enter_handler(Cpu *cpu, const Event *event, Descriptor gate, Descrip
     if (system_type(gate) == TYPE_INTERRUPT_GATE32) cleared |= FLAG_IF;
     cpu->state.eflags &= ~cleared;
     cpu->state.eip = (gate.low & 0xFFFF) | (gate.high & 0xFFFF0000);
+    cpu->resumed_eip = cpu->state.eip;
     if (event->vector == VECTOR_DB && event->kind == EVENT_EXCEPTION)
         cpu->state.dr[7] &= ~(u32)DR7_GD;
     set_code_segment(cpu, gate.low >> 16, code, level);

@@ -19,8 +19,9 @@
 /* Ticks between two looks at cpu_request_exit: a few milliseconds. */
 enum { SLICE = 1 << 20 };
 
-/* Faults in a row without an instruction retired. Delivery takes no ticks, so handlers that fault at
-   once would keep the CPU for ever, whatever its limit; a processor hangs there too. */
+/* Faults in a row without an instruction retired: at one tick, each where the last delivery led or
+   cpu_run began. Delivery takes no ticks, so handlers that fault at once would keep the CPU for ever,
+   whatever its limit; a processor hangs there too. */
 enum { FAULT_LOOP = 10000 };
 
 /* -- Leaving an instruction ------------------------------------------------------------------- */
@@ -89,7 +90,7 @@ static void settle(Cpu *cpu) {
 static void give_back(Cpu *cpu, const Insn *in) {
     const Block *block = cpu->block;
     cpu->left += block->ticks - in->tick;
-    for (const Insn *i = in; i < block->insns + 3 * BLOCK_INSNS; i++) {
+    for (const Insn *i = in; i <= block->insns + 3 * BLOCK_INSNS; i++) {
         if (i->op == OP_END || i->op == OP_REPEAT) break;
         if (i->op > OP_BREAK) cpu->state.cycle -= row_facts[i->row].cycles;
         if (i->op > OP_BREAK && i->flags & INSN_ENDS) break;
@@ -114,6 +115,16 @@ void resume_at_stop(Cpu *cpu) {
     cpu->current = NULL;
 }
 
+/* A block whose last instruction has no weight is about to run, or else the outer loop looks why not:
+   the limit has been reached with what precedes that instruction, or an exit is requested. */
+bool may_run(Cpu *cpu) {
+    if (likely(cpu->left > 0 && !cpu->request)) return true;
+    give_back(cpu, cpu->block->insns);
+    cpu->block = NULL;
+    cpu->current = NULL;
+    return false;
+}
+
 /* -- What bodies ask ------------------------------------------------------------------------------ */
 
 u32 current_eip(const Cpu *cpu) {
@@ -130,16 +141,25 @@ u64 tick_now(const Cpu *cpu) {
     return (u64)(cpu->limit - left);
 }
 
+static bool is_weightless(const Cpu *cpu) {
+    return cpu->current->flags & INSN_WEIGHTLESS;
+}
+
+/* A repeat without weight goes on for a slice, to look for requests then. */
 i64 ticks_left(const Cpu *cpu) {
-    return cpu->mode & MODE_STEP ? 0 : cpu->left;
+    if (cpu->mode & MODE_STEP) return 0;
+    return unlikely(is_weightless(cpu)) ? SLICE : cpu->left;
 }
 
 void retire_iterations(Cpu *cpu, u32 iterations) {
-    cpu->left -= iterations;
+    if (likely(!is_weightless(cpu)))
+        cpu->left -= iterations;
+    else
+        cpu->faults_at_tick = 0; /* this is progress, though no tick tells of it */
 }
 
 void end_repeat(Cpu *cpu, bool some, bool finished) {
-    if (some) cpu->left++;
+    if (some && likely(!is_weightless(cpu))) cpu->left++;
     /* The last piece alone pays for the instruction: where a repeat is cut must not matter. */
     if (!finished) cpu->state.cycle -= row_facts[cpu->current->row].cycles;
     cpu->state.eip = finished ? next_eip(cpu) : current_eip(cpu);
@@ -223,6 +243,7 @@ static void begin(Cpu *cpu) {
     cpu->limit = (i64)state->tick;
     cpu->left = 0;
     cpu->retired_mark = state->tick;
+    cpu->resumed_eip = state->eip;
     cpu->block = NULL;
     cpu->current = NULL;
     cpu->stop_reason = 0;
@@ -346,7 +367,8 @@ static void restore_held(Cpu *cpu) {
 }
 
 static bool faults_for_ever(Cpu *cpu) {
-    if (cpu->fault_tick != cpu->state.tick) cpu->faults_at_tick = 0;
+    if (cpu->fault_tick != cpu->state.tick || cpu->resumed_eip != cpu->state.eip)
+        cpu->faults_at_tick = 0;
     cpu->fault_tick = cpu->state.tick;
     return ++cpu->faults_at_tick > FAULT_LOOP;
 }

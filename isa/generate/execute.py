@@ -183,6 +183,7 @@ SPECIAL = {
     "OP_REPEAT": "INDIRECT;",
     "OP_STOP": "(void)in; resume_at_stop(cpu); return;",
     "OP_GUARD": "guard(cpu, in); NEXT;",
+    "OP_POLL": "if (!may_run(cpu)) return; NEXT;",
     "OP_BREAK": "report_breakpoint(cpu, in); NEXT;",
 }
 FIRST_CASE = len(SPECIAL)
