@@ -308,23 +308,13 @@ static u32 saved_size(void) {
     return sizeof(CpuState) + sizeof(((Cpu *)0)->walked) + sizeof(((Cpu *)0)->code_tlbs);
 }
 
-/* Which pages are guarded follows from the segments. */
-static u32 saved_tag(u32 tag) {
-    return tag == ~0u ? tag : plain_tag(tag);
-}
-
 uint32_t cpu_save(Cpu *cpu, uint8_t *to) {
     if (to == NULL) return saved_size();
     memcpy(to, &cpu->state, sizeof cpu->state);
     to += sizeof cpu->state;
     memcpy(to, cpu->walked, sizeof cpu->walked);
     to += sizeof cpu->walked;
-    for (u32 space = 0; space < TLB_SPACES; space++)
-        for (u32 i = 0; i < TLB_SIZE; i++, to += sizeof(CodeTlbEntry)) {
-            CodeTlbEntry saved = cpu->code_tlbs[space][i];
-            saved.tag = saved_tag(saved.tag);
-            memcpy(to, &saved, sizeof saved);
-        }
+    memcpy(to, cpu->code_tlbs, sizeof cpu->code_tlbs);
     return saved_size();
 }
 

@@ -209,6 +209,13 @@ static bool is_guarded(const Machine *machine, u32 row) {
     return false;
 }
 
+/* A call beyond the limit faults before it pushes. Where blocks are decoded for one limit, that is
+   known now. */
+static bool calls_past_end(const Cpu *cpu, const Insn *in) {
+    return in->op == OP_CALL && cpu->mode & MODE_CUT &&
+           in->immediate > cpu->state.seg[SEG_CS].limit;
+}
+
 /* Does the instruction that starts `offset` bytes into the block take no tick? Bytes in a second page
    are those of the first instruction. */
 static bool is_weightless(const Machine *machine, const Block *block, u32 offset) {
@@ -231,8 +238,9 @@ static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
         marker.op = OP_BREAK;
         block->insns[(*slot)++] = marker;
     }
-    if (is_guarded(cpu->machine, in.row)) {
+    if (is_guarded(cpu->machine, in.row) || calls_past_end(cpu, &in)) {
         marker.op = OP_GUARD;
+        if (in.op == OP_CALL) marker.immediate = in.immediate;
         block->insns[(*slot)++] = marker;
     }
     block->insns[(*slot)++] = in;
@@ -366,10 +374,9 @@ static bool cacheable(const Machine *machine, const Block *block) {
            (block->machine2 == NO_PAGE || block->machine2 >> 12 < machine->pages);
 }
 
-/* Without MODE_LIMITED segments end with a page, and so cannot end within one that EIP is in. */
 static bool still_valid(Cpu *cpu, const Block *block) {
     u32 linear = cpu->state.seg[SEG_CS].base + block->eip;
-    if ((block->mode & MODE_LIMITED || block->machine2 != NO_PAGE) &&
+    if (block->mode & MODE_LIMITED &&
         (u64)block->eip + block->length - 1 > cpu->state.seg[SEG_CS].limit)
         return false;
     if (block->machine2 == NO_PAGE) return true;

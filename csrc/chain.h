@@ -10,9 +10,7 @@
  *   - the page tables change, so the same EIP is other code: links within a page cannot be hit,
  *     for executing there at all means that page's translation holds; others compare the TLB's
  *     machine page with the block's on each passage;
- *   - the mode word changes: only instructions that end a block without a link change it;
- *   - CS changes for one that ends below the successor: such pages are guarded (cut.c), so that the
- *     TLB's tag is not the block's.
+ *   - the mode word changes: only instructions that end a block without a link change it.
  *
  * Blocks under MODE_LIMITED or MODE_STEP, and blocks that reach into a second page, are not chained.
  * Indirect jumps and returns look in a small cache by EIP, under the same checks.

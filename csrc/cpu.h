@@ -154,8 +154,8 @@ enum { BLOCK_INSNS = 32, MODE_DEAD = 0xFFFFFFFFu };
 enum mode {
     MODE_FLAT = 1,    /* DS, ES, SS: base 0, flat to their end (cut.c), writable; SS is 32-bit */
     MODE_LIMITED = 2, /* CS is not flat to its end: no chaining, limit checked on entry */
-    MODE_CUT = 8,     /* CS is flat to an end below 4 GiB: jumps look at it */
-    MODE_STEP = 4     /* one instruction a block: TF, debug registers, shadows, exact ticks */
+    MODE_STEP = 4,    /* one instruction a block: TF, debug registers, shadows, exact ticks */
+    MODE_CUT = 8      /* CS is flat to an end below 4 GiB; bits 12-31 are those of its limit */
 };
 
 typedef struct Block {
@@ -229,7 +229,7 @@ struct Cpu {
     Translation walked[TLB_SPACES][TLB_SIZE]; /* what each entry is made of */
     CodeTlbEntry code_tlbs[TLB_SPACES][TLB_SIZE];
     /* By TLB space: the last byte that flat segments reach. Pages past it are guarded; cut.c. */
-    u32 data_end[TLB_SPACES], code_end[TLB_SPACES];
+    u32 data_end[TLB_SPACES];
 
     jmp_buf escape;
     Fault fault; /* what raise_* raised, to be delivered */

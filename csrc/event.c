@@ -113,7 +113,6 @@ static void enter_handler(Cpu *cpu, const Event *event, Descriptor gate, Descrip
     if (event->vector == VECTOR_DB && event->kind == EVENT_EXCEPTION)
         cpu->state.dr[7] &= ~(u32)DR7_GD;
     set_code_segment(cpu, gate.low >> 16, code, level);
-    refresh_mode(cpu);
 }
 
 static void deliver_event(Cpu *cpu, const Event *event) {

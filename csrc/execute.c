@@ -60,6 +60,15 @@ static NOINLINE Block *look_up(Cpu *cpu) {
     return block_lookup(cpu);
 }
 
+/* A target beyond the limit is the RET's fault: ESP is as it was. */
+static NOINLINE void return_check(Cpu *cpu, const Insn *in) {
+    u32 released = (in->flags & INSN_OPERAND16 ? 2 : 4) + in->immediate;
+    if (likely(cpu->state.eip <= cpu->state.seg[SEG_CS].limit)) return;
+    set_stack_pointer(cpu, cpu->state.gpr[ESP] - released);
+    cpu->current = in;
+    raise_error(cpu, VECTOR_GP, 0);
+}
+
 /* Go to the next instruction's case; run.c stops the machine by overwriting its op. */
 #define NEXT      \
     do {          \
@@ -97,13 +106,17 @@ static NOINLINE Block *look_up(Cpu *cpu) {
     } while (0)
 
 /* Leave it for state.eip. */
-#define INDIRECT                                             \
+#define INDIRECT_OR(missed)                                  \
     do {                                                     \
         Block *target = chain_indirect(cpu, cpu->state.eip); \
-        if (unlikely(target == NULL)) goto dispatch;         \
+        if (unlikely(target == NULL)) goto missed;           \
         block = target;                                      \
         ENTER;                                               \
     } while (0)
+#define INDIRECT INDIRECT_OR(dispatch)
+/* The same after JMP and RET. Where a block is known to be, CS reaches; else it is looked at now. */
+#define JUMP INDIRECT_OR(jumped)
+#define RETURN INDIRECT_OR(returned)
 
 void execute(Cpu *cpu) {
     static const void *const labels[OP_COUNT] = {
@@ -122,6 +135,12 @@ follow:
     if (block != NULL) ENTER;
     return;
 
+jumped:
+    check_target(cpu, in, cpu->state.eip);
+    goto dispatch;
+
+returned:
+    return_check(cpu, in);
 dispatch:
     block = look_up(cpu);
     if (block != NULL) ENTER;
@@ -186,6 +205,21 @@ INLINE const Insn *indirect(Cpu *cpu) {
     return enter(cpu, likely(target != NULL) ? target : look_up(cpu));
 }
 
+/* The same after JMP and RET, whose targets are looked at where no block is known to be. */
+INLINE const Insn *jump(Cpu *cpu, const Insn *in) {
+    Block *target = chain_indirect(cpu, cpu->state.eip);
+    if (likely(target != NULL)) return enter(cpu, target);
+    check_target(cpu, in, cpu->state.eip);
+    return enter(cpu, look_up(cpu));
+}
+
+INLINE const Insn *jump_back(Cpu *cpu, const Insn *in) {
+    Block *target = chain_indirect(cpu, cpu->state.eip);
+    if (likely(target != NULL)) return enter(cpu, target);
+    return_check(cpu, in);
+    return enter(cpu, look_up(cpu));
+}
+
 #define GO(first)                         \
     do {                                  \
         in = first;                       \
@@ -194,6 +228,8 @@ INLINE const Insn *indirect(Cpu *cpu) {
     } while (0)
 #define TAKE(n) GO(take(cpu, in, n))
 #define INDIRECT GO(indirect(cpu))
+#define JUMP GO(jump(cpu, in))
+#define RETURN GO(jump_back(cpu, in))
 
 CASE(cold) {
     cpu->current = in;

@@ -12,9 +12,8 @@
 
 BODY void check_target(Cpu *cpu, const Insn *in, u32 eip) {
     if (likely(!(cpu->mode & (MODE_LIMITED | MODE_CUT)))) return;
-    if (likely(eip <= cpu->state.seg[SEG_CS].limit)) return;
     cpu->current = in;
-    raise_error(cpu, VECTOR_GP, 0);
+    if (eip > cpu->state.seg[SEG_CS].limit) raise_error(cpu, VECTOR_GP, 0);
 }
 
 BODY bool op_jcc(CONTEXT, unsigned cc) {
@@ -58,7 +57,7 @@ BODY bool op_jmp(CONTEXT, UNUSED unsigned cc) {
 }
 
 BODY bool op_call(CONTEXT, UNUSED unsigned cc) {
-    check_target(cpu, in, in->immediate);
+    if (unlikely(cpu->mode & MODE_LIMITED)) check_target(cpu, in, in->immediate); /* or guard has */
     stack_push(cpu, in, in->flags & INSN_OPERAND16 ? 16 : 32, in->immediate2);
     return true;
 }
@@ -89,8 +88,8 @@ BODY bool op_jecxz(CONTEXT, UNUSED unsigned cc) {
     return get_gpr(cpu, ECX, in->flags & INSN_ADDR16 ? 16 : 32) == 0;
 }
 
+/* The executor checks the targets of this and of RET, if no block is known to be there. */
 BODY void op_jmp_indirect(CONTEXT, u32 target) {
-    check_target(cpu, in, target);
     cpu->state.eip = target;
 }
 
@@ -103,7 +102,6 @@ BODY void op_call_indirect(CONTEXT, u32 target) {
 /* The immediate, zero in the plain form, is released after the return address. */
 BODY void op_ret(CONTEXT) {
     u32 target = stack_peek(cpu, in, s.bits, 0);
-    check_target(cpu, in, target);
     set_stack_pointer(cpu, cpu->state.gpr[ESP] + s.bits / 8 + in->immediate);
     cpu->state.eip = target;
 }

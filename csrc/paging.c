@@ -143,8 +143,8 @@ void tlb_refill(Cpu *cpu) {
 }
 
 static void fill_code(Cpu *cpu, u32 linear, u32 machine) {
-    u32 tag = filed_tag(tlb_tag(cpu, linear), cpu->code_end[cpu->state.cpl == 3]);
-    cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)] = (CodeTlbEntry){tag, PAGE_OF(machine)};
+    cpu->code_tlb[(linear >> 12) & (TLB_SIZE - 1)] =
+        (CodeTlbEntry){PAGE_OF(linear) | cpu->state.space, PAGE_OF(machine)};
 }
 
 /* Walk the tables; `known`: a processor's TLB would have had the page, though not for this. */

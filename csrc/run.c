@@ -173,11 +173,14 @@ bool checks_alignment(const CpuState *state) {
 
 void refresh_mode(Cpu *cpu) {
     const CpuState *state = &cpu->state;
-    u32 mode = 0, space = state->cpl == 3;
-    u32 data = flat_data_end(state), code = flat_code_end(state);
+    const Segment *cs = &state->seg[SEG_CS];
+    u32 mode = 0, space = state->cpl == 3, data = flat_data_end(state);
     if (data != 0 && state->seg[SEG_SS].attributes & ATTR_BIG && !checks_alignment(state))
         mode |= MODE_FLAT;
-    if (unlikely(code != ~0u)) mode |= code == 0 ? MODE_LIMITED : MODE_CUT;
+    if (unlikely((cs->base | ~cs->limit) != 0)) {
+        u32 code = flat_code_end(state);
+        mode |= code == 0 ? MODE_LIMITED : MODE_CUT | PAGE_OF(code);
+    }
     if (state->eflags & (FLAG_TF | FLAG_RF) || state->dr[7] & 0xFF || cpu->stepping ||
         state->trace & TRACE_EXEC)
         mode |= MODE_STEP;
@@ -185,7 +188,6 @@ void refresh_mode(Cpu *cpu) {
     cpu->tlb = cpu->tlbs[space];
     cpu->code_tlb = cpu->code_tlbs[space];
     if (unlikely(data != 0 && data < cpu->data_end[space])) cut_data(cpu, space, data);
-    if (unlikely(code != 0 && code < cpu->code_end[space])) cut_code(cpu, space, code);
 }
 
 /* Add the ticks since the last change of CPL to the account, if they were at CPL 0. */
@@ -208,6 +210,7 @@ void guard(Cpu *cpu, const Insn *in) {
     cpu->current = in;
     if (intercepts->gp_rows[byte] & bit && cpu->state.cpl > 0) raise_error(cpu, VECTOR_GP, 0);
     if (intercepts->rows[byte] & bit) leave(cpu, EXIT_INTERCEPT);
+    if (in->immediate > cpu->state.seg[SEG_CS].limit) raise_error(cpu, VECTOR_GP, 0); /* a call */
 }
 
 bool is_breakpoint(const Cpu *cpu, u32 linear) {

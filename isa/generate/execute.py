@@ -210,12 +210,14 @@ def render_ops() -> str:
 #ifndef ISA_OPS_H
 #define ISA_OPS_H
 #include "isa_rows.h"
-/* End of a block that nothing else ended, or a repeat; stop here; intercepts; breakpoint. */
+/* End of a block that nothing else ended, or a repeat; stop here; intercepts; may a block run that
+   no tick ends; breakpoint. */
 enum special_op {{ {", ".join(SPECIAL)} }};
 enum {{
     OP_FIRST_COLD = {first_cold},
     OP_FIRST_COLD_END = {ids[ending[0]]},
     OP_COUNT = {first_cold + len(cold)},
+    OP_CALL = {ids["call"]},
     OP_JCC = {ids["jcc"]} /* and the fifteen after it */
 }};
 /* [row][operand size: 0 is 32 bits, 1 is 16][form][0: flags wanted, 1: flags dead] */
@@ -239,13 +241,24 @@ def _pair(
     return "{" + ", ".join(str(ids[name]) if name else "0" for name in names) + "}"
 
 
+def _finish(case: Case) -> str:
+    """What follows the body: returns and indirect jumps have their targets checked once missed."""
+    if not case.ends:
+        return "NEXT;"
+    if "TAKE(" in case.code:
+        return ""
+    if "op_ret(" in case.code:
+        return "RETURN;"
+    return "JUMP;" if "op_jmp_indirect(" in case.code else "INDIRECT;"
+
+
 def _hot() -> list[tuple[str, str]]:
     """(label, code) of each op of the dispatch loop, in the order of op ids."""
     by_name, _ = cases()
     result = [(f"L_{name}", code) for name, code in SPECIAL.items()]
     for name in (n for n in numbers() if by_name[n].hot):
         case = by_name[name]
-        finish = "NEXT;" if not case.ends else "" if "TAKE(" in case.code else "INDIRECT;"
+        finish = _finish(case)
         for cc in range(case.count):
             label = f"{name}_{cc}" if case.count > 1 else name
             code = case.code.replace(" CC)", f" {cc})")
