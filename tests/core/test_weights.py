@@ -262,7 +262,7 @@ def test_a_store_into_the_running_block(lab: WeightLab) -> None:
     addresses = lab.load_weighted(f"mov byte [{CODE + 7 + 1}], 0x90\nnop\ninc eax\nhlt", "0001")
     lab.memory.write(addresses[1], b"\x90\x40")
     lab.go()
-    assert (lab.cpu["eax"], lab.state.tick) == (0, 2), "what was stored to counts again"
+    assert (lab.cpu["eax"], lab.state.tick) == (0, 3), "what was written counts again"
 
 
 def test_saving_between_weightless_instructions() -> None:
