@@ -138,7 +138,7 @@ def show_theorems(survey: Survey) -> None:
     from hypervisor.experiments.classify.report import theorem_line
     from hypervisor.experiments.classify.theorems import count_note, theorems
 
-    for text in (*map(theorem_line, theorems(survey)), count_note(survey)):
+    for text in filter(None, (*map(theorem_line, theorems(survey)), count_note(survey))):
         click.echo(f"\n{textwrap.fill(text, WIDTH)}")
     click.echo()
 

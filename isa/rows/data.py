@@ -29,7 +29,7 @@ group("mov", "read a segment selector", """
     8C /r      | Evw,Sw *
 """, access="cc", sensitive="behaviour", cite="3B MOV", cost="segment_read",
     body="mov_from_sreg",
-    leaks="shows the real CS and SS: their RPL is the ring the guest kernel really runs in")
+    leaks="shows the real selector: in CS and SS the ring, in all the slot of the descriptor")
 group("mov", "load a segment register", """
     8E /r      | Sw,Ew *
 """, access="cc", sensitive="both", cite="3B MOV", cost="segment_load", ends=True,
@@ -78,7 +78,7 @@ group("push", "push a segment selector", """
     0F A0      | FS
     0F A8      | GS
 """, access="c", sensitive="behaviour", cite="3B PUSH", cost="stack", body="push_sreg",
-    leaks="shows the real CS and SS: their RPL is the ring the guest kernel really runs in")
+    leaks="shows the real selector: in CS and SS the ring, in all the slot of the descriptor")
 group("pop", "pop a general operand", """
     58+r       | Zv *
     8F /0      | Ev

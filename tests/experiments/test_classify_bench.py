@@ -6,9 +6,11 @@ from random import Random
 
 import pytest
 
+from emulator.core import ffi
 from hypervisor.experiments.classify.cases import case_of, choices, forms
 from hypervisor.experiments.classify.differences import differing, reconfigured
 from hypervisor.experiments.classify.states import (
+    INDEX,
     KERNEL_CODE,
     OPERAND,
     STACK,
@@ -91,6 +93,15 @@ def test_a_dropped_tlb_entry_is_noticed() -> None:
     assert reconfigured(*run) == ["TLB"]
     run = bench.run(case(f"mov eax, [{OPERAND:#x}]"), KERNEL, watch_tlb=True)
     assert reconfigured(*run) == []
+
+
+def test_words_stand_where_the_core_has_them() -> None:
+    fields = {name: field.offset for name, field in ffi.typeof("CpuState").fields}
+    for name in ("version", "eip", "eflags", "cpl", "cr0", "cr4"):
+        assert INDEX[name] * 4 == fields[name]
+    for name, field in (("eax", "gpr"), ("es", "seg"), ("ldtr", "ldtr"), ("tr", "tr"),
+                        ("gdtr.base", "gdtr"), ("idtr.base", "idtr"), ("dr0", "dr")):  # fmt: skip
+        assert INDEX[name] * 4 == fields[field]
 
 
 def test_a_trap_is_no_effect() -> None:

@@ -62,7 +62,7 @@ VALUES: Final = (
     *(IF, IOPL | IF, TARGET, OPERAND, 0x1F, 0x7F, 0x80, 0xFF, 0x8000, 0xFFFF),
     *(CR0, CR0 | CR0_TS, DIRECTORY, 0x7FFF_FFFF, 0xFFFF_FFFF),
 )  # fmt: skip
-LAYOUTS: Final = 5
+LAYOUTS: Final = 6
 
 
 class Choice(NamedTuple):
@@ -137,6 +137,7 @@ def _frame(choice: Choice, narrow: bool) -> bytes:
         (image,),
         (TARGET, code, image, OUTER, data),
         (TARGET, code, OUTER, data),
+        (0, data),
     )[choice.layout]
     size, letter = (0xFFFF, "H") if narrow else (0xFFFF_FFFF, "I")
     return struct.pack(f"<8{letter}", *(word & size for word in words), *(0,) * (8 - len(words)))

@@ -65,6 +65,7 @@ def page(survey: Survey) -> str:
     parts.append(_drawing(survey))
     if survey.complete:
         parts += ["<h2>Popek and Goldberg's theorems</h2>", *map(_theorem, theorems(survey))]
+    if survey.complete and not survey.repaired:
         parts += ["<h2>Seventeen?</h2>", f"<p>{escape(count_note(survey))}</p>"]
     for name, meaning in reversed(CLASSES.items()):
         parts += _section(name, meaning, survey.of(name))

@@ -97,7 +97,9 @@ def cited(row: Row) -> str:
 
 
 def count_note(survey: Survey) -> str:
-    """Why the number of unsafe instructions is another than the paper's."""
+    """Why the number of unsafe instructions is another than the paper's; "" of a repaired ISA."""
+    if survey.repaired:
+        return ""
     unsafe = survey.of("unsafe")
     names = mnemonics(unsafe)
     theirs = dict.fromkeys(cited(f.row) for f in unsafe if f.row.cite)
