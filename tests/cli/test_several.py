@@ -58,9 +58,7 @@ def test_the_first_status_that_is_not_0(tmp_path: Path) -> None:
 def test_one_that_dies_takes_nobody_along(tmp_path: Path) -> None:
     bad = write_source(tmp_path, "ud2", "bad.asm")
     loop = write_source(tmp_path, "cli\njmp $", "loop.asm")
-    done = seventeen(
-        *("run", bad, "hello", loop, "--technique", "trap", "--max-ticks", "100_000")
-    )
+    done = seventeen(*("run", bad, "hello", loop, "--technique", "trap", "--max-ticks", "100_000"))
     assert done.output == b"hello | " + find("hello").prints
     assert done.status == 67
     assert done.error_lines[0].startswith("seventeen: bad: triple fault: #UD")

@@ -66,7 +66,8 @@ def access(draw: st.DrawFn) -> bytes:
     """A load or store through any segment, by an address in a register or in the code."""
     prefix = draw(st.sampled_from(SEGMENT_PREFIXES)) + draw(st.sampled_from([b"", b"\x66"]))
     opcode = draw(st.sampled_from([b"\x8a", b"\x8b", b"\x88", b"\x89", b"\x01", b"\x86", b"\x87",
-                                   b"\x0f\xa3", b"\x0f\xab", b"\x0f\xb1", b"\xff", b"\x0f\xc7"]))  # fmt: skip
+                                   b"\x0f\xa3", b"\x0f\xab", b"\x0f\xb1", b"\xff",
+                                   b"\x0f\xc7"]))  # fmt: skip
     register = draw(st.integers(0, 7))
     place = draw(places)
     if draw(st.booleans()):
@@ -106,7 +107,8 @@ def question(draw: st.DrawFn) -> bytes:
     """LAR, LSL, VERR or VERW of any selector; or SGDT and its like."""
     code = b"\x66\xb8" + struct.pack("<H", draw(selectors))
     forms = [b"\x0f\x02\xd8", b"\x0f\x03\xd8", b"\x0f\x00\xe0", b"\x0f\x00\xe8",
-             b"\x0f\x01\x05" + le32(DATA), b"\x0f\x01\x0d" + le32(DATA), b"\x0f\x00\xc8"]  # fmt: skip
+             b"\x0f\x01\x05" + le32(DATA), b"\x0f\x01\x0d" + le32(DATA),
+             b"\x0f\x00\xc8"]  # fmt: skip
     return code + draw(st.sampled_from(forms))
 
 
@@ -114,7 +116,8 @@ def question(draw: st.DrawFn) -> bytes:
 def stack(draw: st.DrawFn) -> bytes:
     """A stack pointer that is none, and something that uses it."""
     uses = [b"\x50", b"\x58", b"\x60", b"\x61", b"\x9c", b"\x9d", b"\xc8\x10\0\x04", b"\xc9",
-            b"\xc3", b"\xcb", b"\xcf", b"\xcd\x80", b"\x0f\x0b", b"\x16\x17", b"\x06\x0f\xa1"]  # fmt: skip
+            b"\xc3", b"\xcb", b"\xcf", b"\xcd\x80", b"\x0f\x0b", b"\x16\x17",
+            b"\x06\x0f\xa1"]  # fmt: skip
     code = load(4, draw(places)) + load(5, draw(places))
     return code + draw(st.sampled_from(uses)) + load(4, STACK)
 
@@ -162,8 +165,8 @@ def table(draw: st.DrawFn) -> bytes:
 def mapping(draw: st.DrawFn) -> bytes:
     """An entry of the guest's page tables, for the top of linear space or below, and a reload."""
     rights = draw(st.integers(0, 0xFFF))
-    frame = draw(st.one_of(st.sampled_from([HIGH_TABLE, DIRECTORY, DATA]), st.integers(0, 0xFFFFF).map(
-        lambda page: page << 12)))  # fmt: skip
+    anywhere = st.integers(0, 0xFFFFF).map(lambda page: page << 12)
+    frame = draw(st.one_of(st.sampled_from([HIGH_TABLE, DIRECTORY, DATA]), anywhere))
     place = draw(st.one_of(
         st.sampled_from([DIRECTORY + 1023 * 4, DIRECTORY + 1022 * 4, DIRECTORY + 4]),
         st.integers(0x20, 0x80).map(lambda index: HIGH_TABLE + 4 * index)))  # fmt: skip

@@ -15,7 +15,6 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from emulator.core import lib
 from hypervisor import segments
 from hypervisor.host import Host
 from hypervisor.monitor import (

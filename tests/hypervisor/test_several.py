@@ -75,7 +75,7 @@ def test_a_wrecked_guest_takes_nobody_along(name: str, technique: str) -> None:
     guest = find("rings")
     image = assemble_file(guest.source, include=guest.includes).elf()
     host = Host("20M", guests=3)
-    wreck = VirtualMachine(assemble(source), technique, ram=RAM, host=host)
+    VirtualMachine(assemble(source), technique, ram=RAM, host=host)
     healthy = VirtualMachine(image, "trap", ram=guest.ram, host=host, virtualizable=True)
     other = VirtualMachine(assemble("mov al, 7\nout 0xF4, al"), technique, ram=RAM, host=host)
     results = host.run(host.machines, max_ticks=50_000)
