@@ -37,7 +37,8 @@ from tests.hypervisor.twins import RAM, differences, picture, put
 
 PAGE: Final = 4096
 TICKS: Final = 300
-FAST, DEEP = 30, 3000
+FAST, DEEP = 25, 3000
+TABLE_PAGES: Final = [table + at for table in (GDT, LDT) for at in range(0, TABLE_BYTES, PAGE)]
 SECRETS: Final = (b"\x5e\xc2\xe7\x1a", b"\xa1\x3d\x18\xe5")
 WAYS: Final = [
     (technique, virtualizable)
@@ -66,6 +67,7 @@ class Arena:
         for vm in self.host.machines:
             self._plant(vm)
         self.canary = self._canary()
+        self.tables = {start: self.hostile.monitor.read(start, PAGE) for start in TABLE_PAGES}
         self.beginning = self.hostile.save()
 
     def _plant(self, vm: VirtualMachine) -> None:
@@ -73,10 +75,13 @@ class Arena:
         monitor = vm.monitor
         monitor.write(TSS + TSS_BYTES, self.page[TSS_BYTES:])
         monitor.write(IDT + 0x800, self.page[0x800:])
-        for table in (GDT, LDT):
-            for at in range(table + 8, table + TABLE_BYTES, 8):
-                if monitor.read(at, 8) == bytes(8):  # no present descriptor, with a base and limit
-                    monitor.write(at, self.page[:4])
+        # No present descriptor, but with a base and a limit; and the null selector stays null.
+        hidden = self.page[:4] + bytes(4)
+        for start in TABLE_PAGES:
+            data = monitor.read(start, PAGE)
+            pairs = [data[at : at + 8] for at in range(0, PAGE, 8)]
+            planted = [hidden if pair == bytes(8) else pair for pair in pairs]
+            monitor.write(start, b"".join([pairs[0], *planted[1:]]))
 
     def _canary(self) -> tuple[Any, ...]:
         """All that no run of the hostile machine may change."""
@@ -106,17 +111,17 @@ class Arena:
     def check_descriptors(self) -> None:
         """Each shadow descriptor is one that was filled, or what it was at the beginning."""
         vm, empty = self.hostile, (self.page[:4] + bytes(4), bytes(8))
-        for table, indicator in ((GDT, 0), (LDT, 4)):
-            for at in range(8, TABLE_BYTES, PAGE):
-                start = table + at - at % PAGE
-                data = vm.monitor.read(start, PAGE)
-                for offset in range(0, PAGE, 8):
-                    pair, key = data[offset : offset + 8], (start - table + offset) | indicator
-                    if pair in empty or key in (TSS_SELECTOR, LDT_SELECTOR):
-                        continue
-                    source = vm.descriptors.source(key)
-                    assert source is not None, f"{key:#x} has a descriptor: {pair.hex()}"
-                    check_reach(segments.parse(*struct.unpack("<II", pair)))
+        for start in TABLE_PAGES:
+            data = vm.monitor.read(start, PAGE)
+            if data == self.tables[start]:
+                continue
+            for offset in range(0, PAGE, 8):
+                pair = data[offset : offset + 8]
+                key = start + offset - LDT | 4 if start >= LDT else start + offset - GDT
+                if pair in empty or key in (TSS_SELECTOR, LDT_SELECTOR):
+                    continue
+                assert vm.descriptors.source(key) is not None, f"{key:#x}: {pair.hex()}"
+                check_reach(segments.parse(*struct.unpack("<II", pair)))
 
     def check_shadows(self) -> None:
         """Shadow tables lead to the guest's own frames, and to the monitor's one table."""

@@ -25,6 +25,8 @@ from tests.hypervisor.twins import run_twins
 #: Guests that take a second or more where their kernels are interpreted, or at all.
 SLOW_INTERPRETED = frozenset({"fibonacci", "matrix", "crc32", "echo", "sha256", "os"})
 SLOW_TRAPPED = frozenset({"echo", "os"})
+#: Of the probes, in ring 3 and in the kernel, the fast tier has these.
+FAST_PROBES = ("pushf", "popf", "mov_to_segment", "far_return", "iret", "int_n", "lsl")
 MOST_INTERPRETED = 0.01  #: of a guest's instructions, on the virtual CPU
 
 
@@ -71,16 +73,22 @@ def check_same(guest: Guest, technique: str, virtualizable: bool) -> VirtualMach
     return vm
 
 
+def is_deep_probe(guest: Guest) -> bool:
+    kind, _, name = guest.name.partition("probe_")
+    return kind in ("", "k") and name != "" and name not in FAST_PROBES
+
+
 def each(guests: list[Guest], slow: frozenset[str]) -> pytest.MarkDecorator:
-    """Parametrize over guests; the slow ones are deep."""
+    """Parametrize over guests; the slow ones, and most probes, are deep."""
     marks = {True: [pytest.mark.deep], False: []}
-    cases = [pytest.param(guest, marks=marks[guest.name in slow]) for guest in guests]
+    cases = [pytest.param(g, marks=marks[g.name in slow or is_deep_probe(g)]) for g in guests]
     return pytest.mark.parametrize("guest", cases, ids=lambda guest: guest.name)
 
 
 #: Kernels that stay in ring 0 and use no unsafe instruction that would tell; those that do.
 KERNELS = [g for g in GUESTS if g.rings == (0,) and not g.name.startswith("kprobe_")]
-PROBES = [guest for guest in GUESTS if guest.name.startswith("kprobe_")]
+#: What they show under plain trap is right for INT n alone: each leaves the real CPU.
+PROBES = [g for g in GUESTS if g.name.startswith("kprobe_") and g.name != "kprobe_int_n"]
 
 
 @each(list(GUESTS), SLOW_TRAPPED)
