@@ -393,6 +393,8 @@ void interrupt_return(Cpu *cpu, u32 bits);
 void deliver(Cpu *cpu, u32 vector, u32 kind, bool has_error, u32 error);
 /* Deliver cpu->fault, turning nested faults into #DF and shutdown. Returns 0 or an exit reason. */
 int deliver_fault(Cpu *cpu);
+/* Deliver an exception that another CPU has met; it is the first of the chain. */
+void deliver_reflected(Cpu *cpu, u32 vector, bool has_error, u32 error);
 
 /* -- debug.c: TF, debug registers, breakpoints, trace ------------------------------------------ */
 /* Raise the trap #DB with these DR6 bits once the instruction has retired. */

@@ -222,6 +222,16 @@ static int stop_of_pushes(Cpu *cpu) {
     return (int)reason;
 }
 
+void deliver_reflected(Cpu *cpu, u32 vector, bool has_error, u32 error) {
+    cpu->fault = (Fault){vector, error, has_error, 0};
+    note_fault(cpu);
+    if (vector != VECTOR_DB) { /* as at the beginning of any instruction, and this one faulted */
+        cpu->state.eflags &= ~(u32)FLAG_RF;
+        cpu->state.interrupt_shadow = cpu->state.debug_shadow = 0;
+    }
+    deliver(cpu, vector, EVENT_EXCEPTION, has_error, error);
+}
+
 int deliver_fault(Cpu *cpu) {
     Fault *fault = &cpu->fault;
     u32 resume;

@@ -321,7 +321,10 @@ static int step(Cpu *cpu) {
     state->replay_count = state->replay_next = 0;
     if (reason != 0) cpu->pending_exit = reason;
     if (cpu->machine->stats.events != events) traps = false;
-    if ((traps || cpu->debug_hits) && !state->debug_shadow) debug_after_instruction(cpu, traps);
+    if ((traps || cpu->debug_hits) && !state->debug_shadow) {
+        if (reason == EXIT_HALT) cpu->pending_exit = 0; /* the trap ends the halt */
+        debug_after_instruction(cpu, traps);
+    }
     cpu->pending_exit = 0;
     return reason;
 }
@@ -452,7 +455,12 @@ int cpu_step(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length) {
 static int inject_guarded(Cpu *cpu, u32 vector, u32 kind, u32 has_error, u32 error) {
     int how = setjmp(cpu->escape);
     if (how != 0) return escaped(cpu, how);
-    deliver(cpu, vector, kind, has_error, error);
+    if (kind == EVENT_EXCEPTION) {
+        if (unlikely(faults_for_ever(cpu))) return stop_fault_loop(cpu);
+        deliver_reflected(cpu, vector, has_error, error);
+    } else {
+        deliver(cpu, vector, kind, has_error, error);
+    }
     if (cpu->stop_reason == 0) debug_after_instruction(cpu, false);
     return 0;
 }

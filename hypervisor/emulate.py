@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emulator.core import EFLAGS_IF, GENERAL
+from emulator.core import EFLAGS_IF, GENERAL, SEGMENTS
+from hypervisor import segments
 from isa.row import Row
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ DR7_ENABLED: Final = 0xFF
 OPERAND_SIZE: Final = 0x66
 EAX: Final = GENERAL.index("eax")
 EDX: Final = GENERAL.index("edx")
+DS: Final = SEGMENTS.index("ds")
+MOD_AND_REG: Final = 0xF8  #: of a ModRM byte
+INVLPG_BY_REGISTER: Final = 7 << 3
+NO_BASE: Final = (4, 5)  #: r/m that mean a SIB byte, or a displacement
 ACCUMULATOR_MASK: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF}
 
 
@@ -107,10 +112,28 @@ def emulate_sti(vm: VirtualMachine, trapped: Trapped) -> bool:
     return True
 
 
+def emulate_invlpg(vm: VirtualMachine, trapped: Trapped) -> bool:
+    """INVLPG of an address in a register: for the virtual TLB, as shadows follow stores."""
+    code = trapped.code()
+    segment = vm.real.seg[DS]
+    if (
+        len(code) != 3
+        or code[2] & MOD_AND_REG != INVLPG_BY_REGISTER
+        or code[2] & 7 in NO_BASE
+        or segment.attributes & (segments.UNUSABLE | segments.EXPAND_DOWN)
+        or not _is_plain(vm)
+    ):
+        return False
+    vm.cpu.invalidate_page((segment.base + vm.real.gpr[code[2] & 7]) & 0xFFFF_FFFF)
+    vm.retire(trapped.end)
+    return True
+
+
 #: Who emulates an instruction, by mnemonic; the virtual CPU interprets the others.
 EMULATED: Final[dict[str, Callable[[VirtualMachine, Trapped], bool]]] = {
     "out": emulate_out,
     "in": emulate_in,
     "cli": emulate_cli,
     "sti": emulate_sti,
+    "invlpg": emulate_invlpg,
 }

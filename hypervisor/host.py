@@ -45,7 +45,7 @@ class Host:
         return len(self._free)
 
     def allocate(self) -> int:
-        """A machine page, with whatever it held before; HypervisorError if there is none."""
+        """A machine page that holds nothing of anybody's; HypervisorError if there is none."""
         if not self._free:
             raise HypervisorError("the machine has no memory left for its virtual machines")
         return self._free.pop()
@@ -57,7 +57,8 @@ class Host:
         return frame
 
     def free(self, frame: int) -> None:
-        """Give a machine page back."""
+        """Give a machine page back; whoever gets it next finds nothing of what it held."""
+        self.memory.write(frame << 12, ZEROS)
         self._free.append(frame)
 
     def run(self, machines: Sequence[VirtualMachine], max_ticks: int | None = None) -> list[Result]:

@@ -29,7 +29,7 @@ from hypervisor.exits import EXITS
 from hypervisor.gates import Gates
 from hypervisor.guest_memory import GuestMemory
 from hypervisor.host import Host
-from hypervisor.memory.shadow import ShadowPaging
+from hypervisor.memory import choose_memory, find_memory
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import Event, Outcome
 from hypervisor.segments import CS
@@ -38,7 +38,9 @@ from hypervisor.variants import set_weights, sites_of
 from hypervisor.world import World
 
 DEFAULT_RAM: Final = "16M"
-TURN_TICKS: Final = 1_000_000  #: a machine's time is looked at so often
+TURN_TICKS: Final = 100_000  #: a machine's time is looked at so often
+#: What a turn is charged for a cycle of the virtual CPU: to interpret is some hundred times slower.
+INTERPRETED_CHARGE: Final = 100
 ALL_VECTORS: Final = bytes([0xFF] * 32)
 DEADLINE: Final = int(ExitReason.DEADLINE)
 INTERRUPT: Final = int(ExitReason.INTERRUPT)
@@ -48,14 +50,16 @@ class VirtualMachine(Machine):
     """A PC with a virtual CPU, on a host of its own or on one that it shares.
 
     program: loaded at once if given. gates: whether pass-through gates are used. virtualizable:
-    makes the unsafe instructions, all or those named, trap on the real CPU. The other options are
-    those of `Machine`.
+    makes the unsafe instructions, all or those named, trap on the real CPU. mmu: a memory
+    virtualization, the technique's first if not given. The other options are those of `Machine`;
+    traces are hypervisor/trace.py's.
     """
 
     def __init__(
         self,
         program: Program | bytes | str | os.PathLike[str] | None = None,
         technique: str = "trap",
+        mmu: str | None = None,
         *,
         ram: str | int = DEFAULT_RAM,
         host: Host | None = None,
@@ -63,6 +67,7 @@ class VirtualMachine(Machine):
         **options: Any,
     ) -> None:
         self.technique = find_technique(technique)
+        self.mmu = choose_memory(mmu, self.technique)
         self.host = Host(ram) if host is None else host
         self.real = self.host.cpu.state
         #: System calls may go to the guest's handler without an exit.
@@ -82,7 +87,8 @@ class VirtualMachine(Machine):
         cpu.set_frames(memory.frames, memory.count)
         self.guest_page = memory.guest_page
         self.monitor = Monitor(self.host)
-        self.paging = ShadowPaging(self.host, memory, cpu, self.monitor.page_table)
+        paging = find_memory(self.mmu)
+        self.paging = paging(self.host, memory, cpu, self.monitor.page_table)
         self.descriptors = Descriptors(cpu, self.monitor, memory.guest_page, self.paging.trace)
         self.world = World(self.host, cpu, self.descriptors, self.paging)
         self.technique.attach(self)
@@ -106,24 +112,33 @@ class VirtualMachine(Machine):
     def _reset(self) -> None:
         self.cpu.reset()
         self.cpu.state.trace = self._trace_kinds
-        self.world.entered = False
-        self.paging.clear()
-        self.descriptors.clear()
-        self.gates.close()
+        self._forget()
         intercepts = self.world.intercepts
         intercepts.vectors = ALL_VECTORS
         for row in self._virtualizable:
             intercepts.gp_rows[row >> 3] |= 1 << (row & 7)
 
+    def _forget(self) -> None:
+        """The guest is another one now, or elsewhere: nothing made for it holds."""
+        self.world.entered = False
+        self.paging.clear()
+        self.descriptors.clear()
+        self.gates.close()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        super().restore(saved)
+        self._forget()
+
     def _exit_table(self) -> list[Callable[[], None]]:
         table = super()._exit_table()
         table[ExitReason.WATCH] = self._watched
+        table[ExitReason.TRACE] = self.drain_trace
         return table
 
     # -- the run loop ------------------------------------------------------------------------------
 
     def _runner(self) -> Callable[[int], int]:
-        return self._run_virtual
+        return self._run_virtual if self._tracer is None else self._run_traced
 
     def _run_virtual(self, until: int) -> int:
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
@@ -269,21 +284,58 @@ class VirtualMachine(Machine):
         self.descriptors.check()
         self.gates.written(page)
 
+    # -- tracing -----------------------------------------------------------------------------------
+
+    def _start_trace(self, kinds: str, out: Callable[[str], object]) -> None:
+        from hypervisor.trace import VirtualTracer
+
+        tracer = VirtualTracer(self, kinds, out)
+        self.set_tracer(tracer.core_kinds, tracer)
+
+    def _run_traced(self, until_tick: int) -> int:
+        reason = self._run_virtual(until_tick)
+        self.drain_trace()
+        return reason
+
+    def drain_trace(self) -> None:
+        """Hand on what the core has recorded, of whichever CPU ran."""
+        assert self._tracer is not None
+        for cpu in (self.host.cpu, self.cpu):
+            while records := cpu.take_trace():
+                self._tracer.render(records)
+
     # -- taking turns with other machines ----------------------------------------------------------
 
     def end_turn(self) -> None:
         """Let others run, if there are any."""
         self.turn_ended = True
 
+    @property
+    def cycles(self) -> int:
+        """Machine time: what both CPUs have executed for this guest."""
+        interpreted: int = self.cpu.state.cycle
+        return self.world.cycles + interpreted
+
+    @property
+    def _charged(self) -> int:
+        """Machine time as far as turns go."""
+        interpreted: int = self.cpu.state.cycle
+        return self.world.cycles + interpreted * INTERPRETED_CHARGE
+
     def run_turn(self, cycles: int, max_ticks: int | None) -> bool:
-        """Run for some cycles of machine time; True once the machine has stopped for good."""
-        end = self.real.cycle + cycles
+        """Run for some cycles of machine time; True once the machine has stopped for good.
+
+        A guest that halts gives up the rest: its time passes, but nobody's cycles.
+        """
+        end = self._charged + cycles
         limit = NEVER if max_ticks is None else max_ticks
         self.turn_ended = False
-        while self.real.cycle < end and not self.turn_ended:
+        while self._charged < end and not self.turn_ended:
             stop = self.run(min(limit, self.ticks + TURN_TICKS)).stop
             if stop is not Stop.OUT_OF_TICKS or self.ticks >= limit:
                 return True
+            if self.halted:
+                break
         return False
 
     # -- results -----------------------------------------------------------------------------------
@@ -294,4 +346,4 @@ class VirtualMachine(Machine):
 
     def _result(self) -> Result:
         self.world.leave()
-        return super()._result()._replace(exits=Counter(self.counts))
+        return super()._result()._replace(exits=Counter(self.counts), cycles=self.cycles)

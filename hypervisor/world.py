@@ -80,6 +80,7 @@ class World:
         self._paging = paging
         self.intercepts: Any = ffi.new("Intercepts *")  #: of the real CPU while the guest runs
         self.entered = False  #: the real CPU holds what is newest
+        self._cycles = 0  #: of the real CPU, in the times it was ours
         self._known: dict[bytes, bytes] = {}  #: virtual ring and segments -> real ones
         self._virtual_segments = b""  #: as they were entered
         self._real_segments = b""
@@ -135,10 +136,13 @@ class World:
 
     def _take_over(self) -> None:
         """The real CPU was another virtual machine's."""
-        if self._host.running is not None:
-            self._host.running.leave()
+        real, before = self._real, self._host.running
+        if before is not None:
+            before.leave()
+            before.give_up()
         self._host.running = self
-        real = self._real
+        self._cycles -= real.cycle
+        real.trace = self._virtual.trace
         real.gdtr.base, real.gdtr.limit = GDT, TABLE_BYTES - 1
         real.idtr.base, real.idtr.limit = IDT, PAGE - 1
         for register, selector, kind, base, size in (
@@ -152,6 +156,16 @@ class World:
         real.interrupt_line = 0
         self._controls = self._virtual_segments = b""
         self._paging.stale = True
+
+    def give_up(self) -> None:
+        """The real CPU goes to another virtual machine."""
+        self._cycles += self._real.cycle
+
+    @property
+    def cycles(self) -> int:
+        """How many cycles the real CPU has spent on this guest."""
+        used: int = self._cycles + (self._real.cycle if self._host.running is self else 0)
+        return used
 
     def _remember(self, virtual: bytes) -> bytes:
         """Work out the real ring and segment registers for virtual ones."""

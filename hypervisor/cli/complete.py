@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hypervisor.cli.techniques import TECHNIQUES
-
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -52,11 +50,27 @@ def complete_mnemonics(
 def complete_techniques(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Techniques."""
+    """Techniques, and what they are as their classes say it."""
     from click.shell_completion import CompletionItem
 
+    from hypervisor.techniques import NATIVE, TECHNIQUES, find_technique
+
+    about = {NATIVE: "ring 0 of the bare machine"}
+    for name in TECHNIQUES:
+        about[name] = (type(find_technique(name)).__doc__ or "").splitlines()[0].rstrip(".")
     return [
-        CompletionItem(name, help=about)
-        for name, about in TECHNIQUES.items()
+        CompletionItem(name, help=text)
+        for name, text in about.items()
         if name.startswith(incomplete)
     ]
+
+
+def complete_memories(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Memory virtualizations."""
+    from click.shell_completion import CompletionItem
+
+    from hypervisor.memory import MEMORIES
+
+    return [CompletionItem(name) for name in MEMORIES if name.startswith(incomplete)]

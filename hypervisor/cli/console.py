@@ -39,6 +39,7 @@ class Console:
         self._trace: TextIO = sys.stderr
         self._stack = ExitStack()
         self.source: Any = None
+        self.is_terminal = False  #: a person types
 
     def __enter__(self) -> Console:
         if self._trace_file is not None:
@@ -68,6 +69,7 @@ class Console:
             os.fstat(STDIN)
         except OSError:  # closed
             return BytesInput()
+        self.is_terminal = terminal
         if terminal:
             from hypervisor.cli.terminal import Terminal
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypervisor.cli.files import write_file
 from hypervisor.cli.status import Stop
 
 if TYPE_CHECKING:
+    from emulator.machine import Machine
     from emulator.result import Result
 
 
@@ -24,40 +25,72 @@ def statuses() -> list[tuple[str, str]]:
     return table + [(str(number), rows[number]) for number in sorted(rows)]
 
 
-def print_end(result: Result, name: str) -> None:
-    """Say why the run ended, unless the guest ended it itself."""
-    if result.status < Stop.USAGE:
+def print_end(result: Result, name: str, *, always: bool = False) -> None:
+    """Say why the run ended; unless the guest ended it itself, or always."""
+    if result.status < Stop.USAGE and not always:
         return
     print(f"seventeen: {name}: {result.reason}", file=sys.stderr)
     for line in result.details:
         print(f"  {line}", file=sys.stderr)
 
 
-def print_stats(result: Result, seconds: float) -> None:
+def facts_of(machine: Machine) -> dict[str, Any]:
+    """What a virtual machine can tell beyond a bare one's result; nothing of a bare one."""
+    module = sys.modules.get("hypervisor.vm")
+    if module is None or not isinstance(machine, module.VirtualMachine):
+        return {}
+    vm: Any = machine
+    return {
+        "mmu": vm.mmu,
+        "interpreted": dict(sorted(vm.interpreted.items())),
+        "shadow_fills": vm.paging.fills,
+        "shadow_drops": vm.paging.drops,
+    }
+
+
+class Outcome(NamedTuple):
+    """How a program ended."""
+
+    name: str
+    technique: str
+    result: Result
+    facts: dict[str, Any]
+
+
+def print_stats(outcome: Outcome, seconds: float) -> None:
     """The run in figures."""
     from hypervisor.cli.tables import print_table
 
+    result, facts = outcome.result, outcome.facts
     rows = [
+        ("technique", outcome.technique),
+        *((name.replace("_", " "), str(facts[name])) for name in facts if name != "interpreted"),
         ("ticks", f"{result.ticks:,}"),
         ("cycles", f"{result.cycles:,}"),
         ("wall seconds", f"{seconds:.3f}"),
         ("instructions a second", f"{result.ticks / seconds:,.0f}" if seconds else ""),
         *((f"exits: {reason}", f"{count:,}") for reason, count in result.exits.most_common()),
+        *_interpreted_rows(facts.get("interpreted", {})),
         ("exit status", str(result.status)),
     ]
     print_table(("what", "count"), rows, right=frozenset({"count"}), stream=sys.stderr)
 
 
-def as_json(result: Result, name: str, technique: str, seconds: float) -> dict[str, Any]:
-    """The result as plain data; what the wall clock measured stands apart, it never repeats."""
+def _interpreted_rows(counts: dict[str, int]) -> list[tuple[str, str]]:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [(f"interpreted: {reason}", f"{count:,}") for reason, count in ordered]
+
+
+def as_json(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """A run as plain data; what the wall clock measured stands apart, it never repeats."""
+    name, technique, result, facts = outcome
     rate = result.ticks / seconds if seconds else None
     wall = {"seconds": seconds, "instructions_per_second": rate}
-    return {"program": name, "technique": technique, **result.to_json(), "wall": wall}
+    return {"program": name, "technique": technique, **facts, **result.to_json(), "wall": wall}
 
 
-def write_json(path: str, result: Result, name: str, technique: str, seconds: float) -> None:
-    """Write the result to a file."""
+def write_json(path: str, data: Any) -> None:
+    """Write plain data to a file."""
     import json
 
-    text = json.dumps(as_json(result, name, technique, seconds), indent=2)
-    write_file(path, text.encode() + b"\n")
+    write_file(path, json.dumps(data, indent=2).encode() + b"\n")

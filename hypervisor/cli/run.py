@@ -2,7 +2,8 @@
 
 The guest's COM1 is stdin and stdout; whatever we have to say goes to stderr. Here are the options
 and the order of things; program.py finds the program, console.py connects the streams, report.py
-says how it ended. The machine itself is emulator/machine.py.
+says how it ended. The bare machine is emulator/machine.py, a virtual one hypervisor/vm.py, which is
+loaded only when a technique asks for it; several.py runs more than one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from hypervisor.cli.complete import complete_programs, complete_techniques
+from hypervisor.cli.complete import complete_memories, complete_programs, complete_techniques
 from hypervisor.cli.options import TICKS
 from hypervisor.cli.program import Loadable, find_program
 from hypervisor.cli.status import Stop, StopError
-from hypervisor.cli.techniques import TECHNIQUES
+from hypervisor.techniques import NATIVE, TECHNIQUES
 
 if TYPE_CHECKING:
     from emulator.machine import Machine
@@ -45,6 +46,7 @@ class Options(NamedTuple):
 
     programs: tuple[str, ...]
     technique: str
+    mmu: str | None
     machine: str
     ram: str
     kernel_args: str
@@ -63,10 +65,16 @@ class Options(NamedTuple):
 @click.argument("programs", nargs=-1, metavar="PROGRAM...", shell_complete=complete_programs)
 @click.option(
     "--technique",
-    default="native",
+    default=NATIVE,
     metavar="T",
     shell_complete=complete_techniques,
-    help=f"How to run the guest: {', '.join(TECHNIQUES)}.",
+    help=f"How to run the guest: {', '.join((NATIVE, *TECHNIQUES))}.",
+)
+@click.option(
+    "--mmu",
+    metavar="M",
+    shell_complete=complete_memories,
+    help="How a technique virtualizes memory; the one it prefers if not given.",
 )
 @click.option("--machine", default="pc", metavar="M", help="The machine: pc.")
 @click.option("--ram", default=DEFAULT_RAM, metavar="SIZE", help=f"Memory ({DEFAULT_RAM}).")
@@ -89,7 +97,10 @@ class Options(NamedTuple):
 )
 @click.option("--rtc", metavar="DATE", help="Date at the start, as 2000-01-01T00:00, or now.")
 @click.option(
-    "-d", "trace", default="", metavar="LIST", help="Trace in_asm, int, exec; as in QEMU."
+    *("-d", "trace"),
+    default="",
+    metavar="LIST",
+    help="Trace in_asm, int, exec, as in QEMU; under a technique also exits, mmu.",
 )
 @click.option(
     *("-D", "--trace-file"),
@@ -103,30 +114,59 @@ def command(**given: Any) -> int:
     """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, or a name from `seventeen guests`.
 
     COM1 is stdin and stdout. On a terminal every key goes to the guest; Ctrl-A X ends the run,
-    Ctrl-A H helps.
+    Ctrl-A H helps. Several PROGRAMs share one machine, if a technique virtualizes it; the first
+    has stdin.
     """
     options = Options(**given)
     check(options)
-    program = find_program(options.programs[0], options.include)
-    return run(options, program)
+    programs = [find_program(word, options.include) for word in options.programs]
+    if len(programs) == 1:
+        return run(options, programs[0])
+    from hypervisor.cli.several import run_several
+
+    return run_several(options, programs)
 
 
 def check(options: Options) -> None:
     """What can be said before any file is read."""
     if not options.programs:
         raise click.UsageError("expected a PROGRAM; `seventeen run hello` is one")
-    if options.technique not in TECHNIQUES:
-        known = ", ".join(TECHNIQUES)
-        raise click.UsageError(f"no technique {options.technique!r}; there is {known}")
     if options.machine not in MACHINES:
         raise click.UsageError(f"no machine {options.machine!r}; there is {', '.join(MACHINES)}")
+    if options.technique == NATIVE:
+        check_native(options)
+        return
+    from hypervisor.errors import HypervisorError
+    from hypervisor.memory import choose_memory
+    from hypervisor.techniques import find_technique
+
+    try:
+        choose_memory(options.mmu, find_technique(options.technique))
+    except HypervisorError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def check_native(options: Options) -> None:
+    """What the bare machine has no use for."""
+    such_as = ", ".join(TECHNIQUES)
     if len(options.programs) > 1:
         found = " ".join(options.programs)
-        raise click.UsageError(f"the bare machine runs one PROGRAM at a time, found {found}")
+        raise click.UsageError(
+            f"the bare machine runs one PROGRAM at a time, found {found}; several need a "
+            f"--technique: {such_as}"
+        )
+    if options.mmu is not None:
+        raise click.UsageError(f"--mmu goes with a --technique: {such_as}")
+    if options.trace:
+        from hypervisor.trace import OWN_KINDS
+
+        for word in options.trace.split(","):
+            if word.strip() in OWN_KINDS:
+                raise click.UsageError(f"-d {word.strip()} goes with a --technique: {such_as}")
 
 
 def run(options: Options, program: Loadable) -> int:
-    """Run the program on the bare machine; returns the exit status."""
+    """Run one program on a machine of its own; returns the exit status."""
     from hypervisor.cli import report
     from hypervisor.cli.console import Console
     from hypervisor.cli.files import write_file
@@ -134,42 +174,47 @@ def run(options: Options, program: Loadable) -> int:
     if options.json is not None:
         write_file(options.json, b"")  # better to hear now than after the run that it cannot be
     with Console(options.trace_file) as console:
-        machine = build_machine(options, console)
+        machine = build_machine(
+            options,
+            console_in=console.source,
+            console_out=console.write,
+            debug_out=console.write_debug,
+            trace_out=console.write_trace,
+        )
         load(machine, options, program)
         gc.freeze()  # what is loaded stays: looking through it once would cost 4 ms
         gc.enable()
         start = time.perf_counter()
         result = console.run(machine, options.max_ticks)
         seconds = time.perf_counter() - start
+    outcome = report.Outcome(program.name, options.technique, result, report.facts_of(machine))
     report.print_end(result, program.name)
     if options.stats:
-        report.print_stats(result, seconds)
+        report.print_stats(outcome, seconds)
     if options.json is not None:
-        report.write_json(options.json, result, program.name, options.technique, seconds)
+        report.write_json(options.json, report.as_json(outcome, seconds))
     return result.status
 
 
-def build_machine(options: Options, console: Any) -> Machine:
-    """The machine that the options ask for."""
+def build_machine(options: Options, **streams: Any) -> Machine:
+    """The machine that the options ask for; `streams` are more of the machine's own arguments."""
     from emulator.errors import MachineError
-    from emulator.machine import Machine
 
-    keywords: dict[str, Any] = {}
+    keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": options.machine}
     if options.rtc:
         keywords["rtc"] = parse_date(options.rtc)
     if options.virtualizable:
         named = options.virtualizable.lower().split(",")
         keywords["virtualizable"] = True if named == ["all"] else [name for name in named if name]
     try:
-        return Machine(
-            ram=options.ram,
-            machine=options.machine,
-            console_in=console.source,
-            console_out=console.write,
-            debug_out=console.write_debug,
-            trace=options.trace,
-            trace_out=console.write_trace,
-            **keywords,
+        if options.technique == NATIVE:
+            from emulator.machine import Machine
+
+            return Machine(trace=options.trace, **keywords)
+        from hypervisor.vm import VirtualMachine
+
+        return VirtualMachine(
+            technique=options.technique, mmu=options.mmu, trace=options.trace, **keywords
         )
     except MachineError as error:
         raise StopError(Stop.USAGE, str(error)) from None

@@ -24,7 +24,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -105,6 +105,7 @@ class ShadowPaging:
         self._cpu = cpu
         self._monitor_table = monitor_table
         self.fills = self.drops = 0  #: entries made, entries taken back
+        self.report: Callable[[str], None] | None = None  #: wants to hear of every change, in words
         self.stale = False  #: the real TLB may hold more than the shadows allow
         self._tables: OrderedDict[Key, Table] = OrderedDict()
         self._of_page: dict[int, set[Table]] = defaultdict(set)  #: guest page -> shadows of it
@@ -157,8 +158,26 @@ class ShadowPaging:
         page = walked.physical >> 12
         if access & WRITE and page in self._traced:
             return Verdict.TRACED, 0
+        before = self.fills
         self._fill(linear, access, walked, page)
+        if self.report is not None:
+            self._say_filled(linear, error, page, self.fills - before)
         return Verdict.HIDDEN, 0
+
+    def _say_filled(self, linear: int, error: int, page: int, count: int) -> None:
+        self._say(
+            "fill %08x for a %s's %s: guest page %08x, machine page %08x, entries %d",
+            linear & -PAGE,
+            "user" if error & AS_USER else "kernel",
+            "write" if error & WRITE else "read",
+            page << 12,
+            self._memory.frame(page) << 12,
+            count,
+        )
+
+    def _say(self, form: str, *values: object) -> None:
+        if self.report is not None:
+            self.report(form % values)
 
     def _fill(self, linear: int, access: int, walked: Any, page: int) -> None:
         directory = self._directory()
@@ -275,6 +294,7 @@ class ShadowPaging:
 
     def written(self, page: int) -> None:
         """A traced guest page has been written to: drop what no longer holds."""
+        self._say("store to traced guest page %08x", page << 12)
         live = self._directory()
         for table in list(self._of_page.get(page, ())):
             if table is live or any(parent is live for parent, _ in table.parents):
@@ -304,9 +324,16 @@ class ShadowPaging:
         self._store(table, index, 0)
         self.drops += 1
         self.stale = True
+        self._say(
+            "drop entry %d of the %s at %08x",
+            index,
+            table.key.kind,
+            table.key.page << 12 & 0xFFFF_FFFF,
+        )
 
     def _drop(self, table: Table) -> None:
         """Give up a whole shadow table or directory."""
+        self._say("drop the %s at %08x", table.key.kind, table.key.page << 12 & 0xFFFF_FFFF)
         for index in list(table.writable):
             self._writers[table.writable[index]].discard((table, index))
         for index, child in table.children.items():
@@ -322,6 +349,7 @@ class ShadowPaging:
 
     def clear(self) -> None:
         """Drop all shadows."""
+        self._say("drop all")
         for table in list(self._tables.values()):
             self._host.free(table.frame)
         self._tables.clear()

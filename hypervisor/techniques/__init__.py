@@ -14,7 +14,8 @@ from hypervisor.errors import HypervisorError
 if TYPE_CHECKING:
     from hypervisor.techniques.base import Technique
 
-#: Name for --technique -> (module, class). `native` is the bare machine, not a technique of ours.
+NATIVE: Final = "native"  #: the bare machine, which is no technique of ours
+#: Name for --technique -> (module, class).
 TECHNIQUES: Final = {
     "interpret": ("hypervisor.techniques.interpret", "Interpret"),
     "trap": ("hypervisor.techniques.trap", "Trap"),
@@ -25,7 +26,7 @@ TECHNIQUES: Final = {
 def find_technique(name: str) -> Technique:
     """The technique of that name; HypervisorError if there is none."""
     if name not in TECHNIQUES:
-        known = ", ".join(("native", *TECHNIQUES))
+        known = ", ".join((NATIVE, *TECHNIQUES))
         raise HypervisorError(f"no technique {name!r}; there is {known}")
     module, member = TECHNIQUES[name]
     technique: Technique = getattr(import_module(module), member)()

@@ -1,0 +1,130 @@
+"""`seventeen run --technique`: the same guests, and what more there is to see of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guests import find
+from tests.cli.support import environment, seventeen, write_source
+
+#: Makes a kernel in ring 1, and goes there.
+RING_1 = """
+    lgdt [table]
+    push 0x19
+    push 0x300000
+    push 2
+    push 0x11
+    push inner
+    iret
+inner: nop
+table: dw 31
+    dd entries
+entries: dq 0, 0x00CF9A000000FFFF, 0x00CFBA000000FFFF, 0x00CFB2000000FFFF
+"""
+
+
+@pytest.mark.parametrize("technique", ["interpret", "trap"])
+def test_a_guest_prints_what_it_prints_natively(technique: str) -> None:
+    guest = find("rings")
+    done = seventeen("run", "rings", "--technique", technique, "--virtualizable")
+    assert (done.status, done.output, done.errors) == (guest.status, guest.prints, "")
+
+
+def test_virtualizable_decides_whether_trap_is_faithful() -> None:
+    guest = find("probe_pushf")
+    done = seventeen("run", "probe_pushf", "--technique", "trap")
+    assert done.output != guest.prints
+    named = seventeen("run", "probe_pushf", "--technique", "trap", "--virtualizable=pushf,popf")
+    assert named.output == guest.prints
+
+
+def test_a_kernel_in_ring_1_is_refused(tmp_path: Path) -> None:
+    source = write_source(tmp_path, RING_1)
+    done = seventeen("run", source, "--technique", "trap")
+    assert done.status == 69
+    assert done.error_lines == [
+        f"seventeen: {source}: the guest runs in ring 1, which trap has no ring for"
+    ]
+
+
+def test_a_triple_fault_shows_its_chain(tmp_path: Path) -> None:
+    source = write_source(tmp_path, "global _start\n_start: nop\nbroken:\nnop\nud2\n")
+    native, trapped = (
+        seventeen("run", source, "--technique", technique) for technique in ("native", "trap")
+    )
+    assert (trapped.status, trapped.errors) == (67, native.errors)
+
+
+def test_stats() -> None:
+    done = seventeen("run", "rings", "--technique", "trap", "--stats")
+    words = [line.split() for line in done.error_lines]
+    assert ["technique", "trap"] in words
+    assert ["mmu", "shadow"] in words
+    assert any(line[:2] == ["exits:", "out"] for line in words)
+    assert ["interpreted:", "lgdt", "1"] in words
+
+
+def test_json(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    seventeen("run", "rings", "--technique", "trap", "--mmu", "shadow", "--json", file)
+    result = json.loads(file.read_text())
+    assert (result["technique"], result["mmu"]) == ("trap", "shadow")
+    assert result["exits"]["out"] > 100
+    assert result["interpreted"]["lgdt"] == 1
+    assert result["shadow_fills"] > 0
+
+
+def test_exits_and_shadows_are_traced() -> None:
+    done = seventeen("run", "paging", "--technique", "trap", "-d", "exits,mmu")
+    exits = [line for line in done.error_lines if line.startswith("exit ")]
+    shape = re.compile(r"exit tick=\d+ \[[0-9a-f]{8}\] ring [13] \S.*")
+    assert all(shape.fullmatch(line) for line in exits)
+    assert any(line.endswith("_start") for line in exits)
+    shadows = [line for line in done.error_lines if line.startswith("mmu ")]
+    assert any(" fill " in line and "machine page" in line for line in shadows)
+    assert any(" store to traced guest page " in line for line in shadows)
+    assert any(" drop entry " in line for line in shadows)
+    assert len(exits) + len(shadows) == len(done.error_lines)
+
+
+def test_every_exit_is_traced(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    done = seventeen("run", "hello", "--technique", "trap", "-d", "exits", "--json", file)
+    assert len(done.error_lines) == sum(json.loads(file.read_text())["exits"].values())
+
+
+def test_the_words_of_the_bare_machine_go_as_well() -> None:
+    native = seventeen("run", "rings", "-d", "int")
+    trapped = seventeen("run", "rings", "--technique", "interpret", "-d", "int")
+    assert trapped.error_lines == native.error_lines
+    listed = seventeen("run", "hello", "--technique", "trap", "-d", "in_asm,exec")
+    assert "IN: _start" in listed.errors
+    assert "Trace [" in listed.errors
+
+
+def test_a_bare_machine_loads_nothing_of_the_virtual_ones() -> None:
+    script = (
+        "import sys\nfrom hypervisor.cli import call\ncall(['run', 'hello'])\n"
+        "print([name for name in ('hypervisor.vm', 'hypervisor.world', 'hypervisor.trace',"
+        " 'hypervisor.memory.shadow', 'hypervisor.cli.several') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_the_registry_is_completed() -> None:
+    words = {"COMP_WORDS": "seventeen run --technique ", "COMP_CWORD": "3"}
+    done = seventeen(**words, _SEVENTEEN_COMPLETE="bash_complete")
+    assert {line.split(",")[-1] for line in done.text.splitlines()} >= {
+        "native",
+        "interpret",
+        "trap",
+    }

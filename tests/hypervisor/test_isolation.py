@@ -1,0 +1,213 @@
+"""Whatever a guest does, it neither reads nor writes what is another's, or the hypervisor's.
+
+Two arenas, alike but for a secret that lies wherever a guest has no business: in another machine's
+memory, in free frames, in the unused parts of the monitor area and its tables. A hostile guest runs
+in both. It must end the same in both - or it has seen something of the secret - and must have left
+every canary as it was. What the shadows and shadow descriptors allow is checked by itself as well:
+no entry leads to a frame that is not the guest's, no segment reaches the monitor area.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from hypervisor import segments
+from hypervisor.host import Host
+from hypervisor.monitor import (
+    DIRECTORY_INDEX,
+    GDT,
+    IDT,
+    LDT,
+    LDT_SELECTOR,
+    MONITOR,
+    PRESENT,
+    TABLE_BYTES,
+    TSS,
+    TSS_BYTES,
+    TSS_SELECTOR,
+)
+from hypervisor.vm import VirtualMachine
+from tests.core.world import Setup
+from tests.hypervisor.hostile import setups
+from tests.hypervisor.twins import RAM, differences, picture, put
+
+PAGE: Final = 4096
+TICKS: Final = 300
+FAST, DEEP = 25, 3000
+TABLE_PAGES: Final = [table + at for table in (GDT, LDT) for at in range(0, TABLE_BYTES, PAGE)]
+SECRETS: Final = (b"\x5e\xc2\xe7\x1a", b"\xa1\x3d\x18\xe5")
+WAYS: Final = [
+    (technique, virtualizable)
+    for technique in ("trap", "interpret")
+    for virtualizable in (True, False)
+]
+each_way = pytest.mark.parametrize(("technique", "virtualizable"), WAYS)
+entries = struct.Struct("<1024I")
+
+
+class Arena:
+    """A host with a secret, a machine that keeps it, and one that attacks."""
+
+    def __init__(self, technique: str, virtualizable: bool, secret: bytes) -> None:
+        self.way = technique, virtualizable, secret
+        self.page = secret * (PAGE // len(secret))
+        self.host = Host(2 * RAM, guests=2)
+        self.victim = VirtualMachine(technique="trap", ram=RAM, host=self.host)
+        self.hostile = VirtualMachine(
+            technique=technique, ram=RAM, host=self.host, virtualizable=virtualizable
+        )
+        for guest_page in range(self.victim.memory.size // PAGE):
+            self.victim.memory.write(guest_page * PAGE, self.page)
+        for frame in self.host._free:
+            self.host.memory.write(frame * PAGE, self.page)
+        for vm in self.host.machines:
+            self._plant(vm)
+        self.canary = self._canary()
+        self.tables = {start: self.hostile.monitor.read(start, PAGE) for start in TABLE_PAGES}
+        self.beginning = self.hostile.save()
+
+    def _plant(self, vm: VirtualMachine) -> None:
+        """The secret, wherever nothing of the monitor's own lies."""
+        monitor = vm.monitor
+        monitor.write(TSS + TSS_BYTES, self.page[TSS_BYTES:])
+        monitor.write(IDT + 0x800, self.page[0x800:])
+        # No present descriptor, but with a base and a limit; and the null selector stays null.
+        hidden = self.page[:4] + bytes(4)
+        for start in TABLE_PAGES:
+            data = monitor.read(start, PAGE)
+            pairs = [data[at : at + 8] for at in range(0, PAGE, 8)]
+            planted = [hidden if pair == bytes(8) else pair for pair in pairs]
+            monitor.write(start, b"".join([pairs[0], *planted[1:]]))
+
+    def _canary(self) -> tuple[Any, ...]:
+        """All that no run of the hostile machine may change."""
+        read, victim, own = self.host.memory.read, self.victim, self.hostile.monitor
+        frames = [*victim.memory.guest_page, *victim.monitor._frames.values()]
+        return (
+            [read(frame * PAGE, PAGE) for frame in (*frames, victim.monitor.page_table)],
+            read(own.page_table * PAGE, PAGE),
+            own.read(TSS + TSS_BYTES, PAGE - TSS_BYTES),
+            own.read(IDT + 0x800, PAGE - 0x800),
+            [own.read(GDT + selector, 8) for selector in (LDT_SELECTOR, TSS_SELECTOR)],
+        )
+
+    def run(self, setup: Setup) -> dict[str, Any]:
+        """The hostile machine's end, as its guest can see it."""
+        self.hostile.restore(self.beginning)
+        put(self.hostile, setup, timer=True)
+        return picture(self.hostile, self.hostile.run(TICKS))
+
+    def check(self) -> None:
+        """Nothing has changed that must not, and nothing could be reached."""
+        assert self._canary() == self.canary
+        self.check_descriptors()
+        self.check_shadows()
+        self.check_registers()
+
+    def check_descriptors(self) -> None:
+        """Each shadow descriptor is one that was filled, or what it was at the beginning."""
+        vm, empty = self.hostile, (self.page[:4] + bytes(4), bytes(8))
+        for start in TABLE_PAGES:
+            data = vm.monitor.read(start, PAGE)
+            if data == self.tables[start]:
+                continue
+            for offset in range(0, PAGE, 8):
+                pair = data[offset : offset + 8]
+                key = start + offset - LDT | 4 if start >= LDT else start + offset - GDT
+                if pair in empty or key in (TSS_SELECTOR, LDT_SELECTOR):
+                    continue
+                assert vm.descriptors.source(key) is not None, f"{key:#x}: {pair.hex()}"
+                check_reach(segments.parse(*struct.unpack("<II", pair)))
+
+    def check_shadows(self) -> None:
+        """Shadow tables lead to the guest's own frames, and to the monitor's one table."""
+        vm, read = self.hostile, self.host.memory.read
+        own = {*vm.memory.guest_page}
+        for key, table in vm.paging._tables.items():
+            for index, entry in enumerate(entries.unpack(read(table.frame * PAGE, PAGE))):
+                if not entry & PRESENT:
+                    continue
+                frame = entry >> 12
+                if key.kind != "directory":
+                    assert frame in own or frame == 0xFFFFF, f"{key} {index}: {entry:#x}"
+                elif index == DIRECTORY_INDEX:
+                    assert (frame, entry & 4) == (vm.monitor.page_table, 0)
+                else:
+                    assert frame in {other.frame for other in vm.paging._tables.values()}
+
+    def check_registers(self) -> None:
+        """What the real CPU still holds of the guest reaches nothing."""
+        if self.host.running is not self.hostile.world:
+            return
+        for segment in self.hostile.real.seg:
+            if not segment.attributes & segments.UNUSABLE:
+                check_reach(segments.Segment(segment.attributes, segment.base, segment.limit))
+        assert self.hostile.real.cpl in (1, 3)
+        assert self.hostile.real.retired_cpl0 == 0
+
+    def check_free(self) -> None:
+        """Frames that are free hold the secret or nothing: no guest's store went there."""
+        for frame in self.host._free:
+            assert self.host.memory.read(frame * PAGE, PAGE) in (self.page, bytes(PAGE))
+
+
+def check_reach(segment: segments.Segment) -> None:
+    """No valid offset of a segment leads to the monitor area."""
+    attributes, base, limit = segment
+    if not attributes & segments.CODE and attributes & segments.EXPAND_DOWN:
+        top = 0xFFFF_FFFF if attributes & segments.BIG else 0xFFFF
+        assert limit >= top or base + top < MONITOR
+    else:
+        assert base + limit < MONITOR
+
+
+@pytest.fixture(scope="module")
+def arenas() -> dict[tuple[str, bool], list[Arena]]:
+    return {way: [Arena(*way, secret) for secret in SECRETS] for way in WAYS}
+
+
+def attack(pair: list[Arena], setup: Setup) -> None:
+    try:
+        first, second = (arena.run(setup) for arena in pair)
+        assert differences(first, second) == {}
+        for arena in pair:
+            arena.check()
+    except Exception:
+        pair[:] = [Arena(*arena.way) for arena in pair]  # what is broken would fail for ever
+        raise
+
+
+def attack_all(pair: list[Arena], examples: int) -> None:
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(setup=setups())
+    def one(setup: Setup) -> None:
+        attack(pair, setup)
+
+    one()
+    for arena in pair:
+        arena.check_free()
+
+
+@each_way
+def test_nothing_is_reached(
+    technique: str, virtualizable: bool, arenas: dict[tuple[str, bool], list[Arena]]
+) -> None:
+    attack_all(arenas[technique, virtualizable], FAST)
+
+
+@pytest.mark.deep
+@each_way
+def test_nothing_is_reached_deep(
+    technique: str, virtualizable: bool, arenas: dict[tuple[str, bool], list[Arena]]
+) -> None:
+    attack_all(arenas[technique, virtualizable], DEEP)

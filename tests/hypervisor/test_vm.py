@@ -1,0 +1,215 @@
+"""Every manifest guest under every faithful technique: the same run as on the bare machine.
+
+The same, by guest ticks: output, status, registers and all of guest memory. Under plain `trap` on
+the real ISA that holds for kernels that never leave ring 0, and must visibly fail for others. What
+a technique may cost the guest's own instructions is held here too: none of them in real ring 0, and
+hardly any on the virtual CPU.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import pytest
+
+from emulator import Machine
+from emulator.result import Result, Stop
+from guests import GUESTS, Guest, find
+from hypervisor.errors import HypervisorError
+from hypervisor.vm import VirtualMachine
+from isa import assemble, assemble_file
+from tests.core.world import DATA, Setup
+from tests.hypervisor.twins import run_twins
+
+#: Guests that take a second or more where their kernels are interpreted, or at all.
+SLOW_INTERPRETED = frozenset({"fibonacci", "matrix", "crc32", "echo", "sha256", "os"})
+SLOW_TRAPPED = frozenset({"echo", "os"})
+#: Of the probes, in ring 3 and in the kernel, the fast tier has these.
+FAST_PROBES = ("pushf", "popf", "mov_to_segment", "far_return", "iret", "int_n", "lsl")
+MOST_INTERPRETED = 0.01  #: of a guest's instructions, on the virtual CPU
+
+
+class Run(NamedTuple):
+    """A run, and the memory it left."""
+
+    result: Result
+    pages: dict[int, bytes]
+
+
+@cache
+def image(guest: Guest) -> bytes:
+    return assemble_file(guest.source, include=guest.includes).elf()
+
+
+@cache
+def native(guest: Guest) -> Run:
+    machine = Machine(ram=guest.ram, console_in=guest.input)
+    machine.load(image(guest))
+    return Run(machine.run(guest.ticks), dict(machine.memory.pages()))
+
+
+def virtual(guest: Guest, technique: str, virtualizable: bool) -> VirtualMachine:
+    return VirtualMachine(
+        image(guest),
+        technique,
+        ram=guest.ram,
+        console_in=guest.input,
+        virtualizable=virtualizable,
+    )
+
+
+def check_same(guest: Guest, technique: str, virtualizable: bool) -> VirtualMachine:
+    expected, vm = native(guest), virtual(guest, technique, virtualizable)
+    result = vm.run(guest.ticks)
+    assert result.stop is Stop.POWERED_OFF, result.reason
+    assert result.output == expected.result.output
+    assert result.status == guest.status
+    assert result.ticks == expected.result.ticks
+    assert result.registers == expected.result.registers
+    pages = dict(vm.memory.pages())
+    assert [hex(page) for page in {*pages, *expected.pages}
+            if pages.get(page) != expected.pages.get(page)] == []  # fmt: skip
+    return vm
+
+
+def is_deep_probe(guest: Guest) -> bool:
+    kind, _, name = guest.name.partition("probe_")
+    return kind in ("", "k") and name != "" and name not in FAST_PROBES
+
+
+def each(guests: list[Guest], slow: frozenset[str]) -> pytest.MarkDecorator:
+    """Parametrize over guests; the slow ones, and most probes, are deep."""
+    marks = {True: [pytest.mark.deep], False: []}
+    cases = [pytest.param(g, marks=marks[g.name in slow or is_deep_probe(g)]) for g in guests]
+    return pytest.mark.parametrize("guest", cases, ids=lambda guest: guest.name)
+
+
+#: Kernels that stay in ring 0 and use no unsafe instruction that would tell; those that do.
+KERNELS = [g for g in GUESTS if g.rings == (0,) and not g.name.startswith("kprobe_")]
+#: What they show under plain trap is right for INT n alone: each leaves the real CPU.
+PROBES = [g for g in GUESTS if g.name.startswith("kprobe_") and g.name != "kprobe_int_n"]
+
+
+@each(list(GUESTS), SLOW_TRAPPED)
+def test_trap_with_virtualizable_is_faithful(guest: Guest) -> None:
+    vm = check_same(guest, "trap", virtualizable=True)
+    assert vm.real.retired_cpl0 == 0
+
+
+@each(list(GUESTS), SLOW_INTERPRETED)
+def test_interpret_is_faithful(guest: Guest) -> None:
+    vm = check_same(guest, "interpret", virtualizable=True)
+    assert vm.real.retired_cpl0 == 0
+
+
+@each([guest for guest in GUESTS if guest.rings != (0,)], SLOW_INTERPRETED)
+def test_interpret_is_faithful_to_kernels_on_the_real_isa(guest: Guest) -> None:
+    """What leaks in ring 3 leaks: those are the probes'."""
+    if guest.name.startswith("probe_"):
+        result = virtual(guest, "interpret", virtualizable=False).run(guest.ticks)
+        assert result.stop is Stop.POWERED_OFF, result.reason
+        return
+    check_same(guest, "interpret", virtualizable=False)
+
+
+@each(KERNELS, SLOW_TRAPPED)
+def test_trap_is_faithful_to_kernels_that_stay_in_ring_0(guest: Guest) -> None:
+    vm = check_same(guest, "trap", virtualizable=False)
+    assert vm.real.retired_cpl0 == 0
+
+
+@each(list(GUESTS), SLOW_TRAPPED)
+def test_the_virtual_cpu_takes_hardly_any_instruction(guest: Guest) -> None:
+    vm = virtual(guest, "trap", virtualizable=False)
+    result = vm.run(guest.ticks)
+    taken = sum(vm.interpreted.values())
+    assert taken <= MOST_INTERPRETED * result.ticks, vm.interpreted.most_common(3)
+    assert vm.real.retired_cpl0 == 0
+
+
+@pytest.mark.deep
+def test_trap_on_the_real_isa_fails_for_the_operating_system() -> None:
+    guest = find("os")
+    result = virtual(guest, "trap", virtualizable=False).run(guest.ticks)
+    assert (result.output, result.ticks) != (native(guest).result.output, 0)
+    assert result.output != native(guest).result.output
+
+
+@each(PROBES, frozenset())
+def test_trap_on_the_real_isa_shows_what_leaks(guest: Guest) -> None:
+    vm = virtual(guest, "trap", virtualizable=False)
+    assert vm.run(guest.ticks).output != native(guest).result.output
+
+
+# -- The library call ------------------------------------------------------------------------------
+
+
+def test_the_call_of_the_readme() -> None:
+    program = assemble("mov dx, 0x3F8\nmov al, 'a'\nout dx, al\nmov al, 3\nout 0xF4, al")
+    result = VirtualMachine(program, technique="trap").run()
+    assert result.exits["out"] == 2
+    assert (result.output, result.status) == (b"a", 3)
+
+
+def test_a_machine_can_be_loaded_again() -> None:
+    vm = VirtualMachine(assemble("mov byte [0x200000], 1\ncli\nhlt"), technique="trap")
+    assert vm.run().stop is Stop.HALTED
+    vm.load(assemble("mov al, [0x200000]\nadd al, 3\nout 0xF4, al"))
+    assert vm.run().status == 3
+
+
+def test_names_that_are_none() -> None:
+    with pytest.raises(HypervisorError, match=r"no technique 'magic'; there is native, interpret"):
+        VirtualMachine(technique="magic")
+    with pytest.raises(HypervisorError, match=r"no memory virtualization 'magic'; there is shadow"):
+        VirtualMachine(mmu="magic")
+
+
+def test_a_kernel_in_ring_1_is_refused() -> None:
+    guest = """
+    lgdt [table]
+    push 0x19
+    push 0x300000
+    push 2
+    push 0x11
+    push inner
+    iret
+inner: nop
+table: dw 31
+    dd entries
+entries: dq 0, 0x00CF9A000000FFFF, 0x00CFBA000000FFFF, 0x00CFB2000000FFFF
+"""
+    result = VirtualMachine(assemble(guest), technique="trap").run(1000)
+    assert result.stop is Stop.UNSUPPORTED
+    assert result.reason == "the guest runs in ring 1, which trap has no ring for"
+    assert VirtualMachine(assemble(guest), "interpret").run(1000).stop is not Stop.UNSUPPORTED
+
+
+def test_handlers_that_fault_at_once_do_not_hold_the_machine() -> None:
+    """No tick passes, so no limit on ticks would end it."""
+    guest = """
+    lgdt [gdt]
+    lidt [idt]
+    mov esp, -4096                  ; where there is no memory to overwrite
+    ud2
+gdt: dw 15
+    dd descriptors
+idt: dw 55
+    dd gates
+descriptors: dq 0, 0x00CF9B000000FFFF
+gates: times 6 dq 0
+    dw broken - $$, 8, 0x8E00, 0x10
+broken: ud2
+"""
+    for technique in ("trap", "interpret"):
+        result = VirtualMachine(assemble(guest), technique).run(1000)
+        assert result.stop is Stop.UNSUPPORTED
+        assert "handlers that fault" in result.reason
+
+
+def test_the_instruction_after_sti_comes_before_the_interrupt() -> None:
+    """Also where it faults on the real CPU first: the interrupt must not slip in between."""
+    code = "b9f4010000 e2fe fb e421 90 90 ebfe"  # mov ecx, 500; loop $; sti; in al, 0x21
+    setup = Setup(bytes.fromhex(code), (0,) * 4 + (DATA + 0x3000,) + (0,) * 3)
+    assert run_twins(setup, "trap", 700, timer=True) == {}
