@@ -31,8 +31,9 @@ from hypervisor.monitor import (
     TSS_SELECTOR,
 )
 from hypervisor.vm import VirtualMachine
-from tests.core.world import Setup
-from tests.hypervisor.hostile import setups
+from tests.core.world import GDT as GUEST_GDT
+from tests.core.world import SPARE, Setup
+from tests.hypervisor.hostile import STACK, le32, setups, store32
 from tests.hypervisor.twins import RAM, differences, picture, put
 
 PAGE: Final = 4096
@@ -211,3 +212,15 @@ def test_nothing_is_reached_deep(
     technique: str, virtualizable: bool, arenas: dict[tuple[str, bool], list[Arena]]
 ) -> None:
     attack_all(arenas[technique, virtualizable], DEEP)
+
+
+@each_way
+def test_an_expand_down_segment_reaches_nothing(
+    technique: str, virtualizable: bool, arenas: dict[tuple[str, bool], list[Arena]]
+) -> None:
+    """All offsets above its limit are valid, so it cannot be cut."""
+    place = GUEST_GDT + SPARE
+    code = store32(place, 0) + store32(place + 4, 0x00C0_9700)
+    code += b"\x66\xb8" + struct.pack("<H", SPARE) + b"\x8e\xe0"  # mov fs, ax
+    code += b"\x64\xa1" + le32(TSS + 0x200) + b"\xeb\xfe"  # mov eax, [fs:TSS + 0x200]
+    attack(arenas[technique, virtualizable], Setup(code, (0,) * 4 + (STACK,) + (0,) * 3))
