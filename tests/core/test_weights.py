@@ -181,10 +181,10 @@ def test_single_steps_take_their_ticks(lab: WeightLab) -> None:
     """TF: a trap after each instruction that counts, for the others are part of one."""
     lab.memory.write(STUBS + DB * 16, b"\xff\x05" + DATA.to_bytes(4, "little") + b"\xcf")
     lab.weightless([STUBS + DB * 16, STUBS + DB * 16 + 6])
-    lab.load_weighted("nop\nnop\nnop\nnop\ninc eax\nnop\nhlt", "0100101")
+    lab.load_weighted("nop\nnop\nnop\nnop\ninc eax\nnop\nint 0x80", "0100101")
     lab.cpu["eflags"] |= FLAG["tf"]
-    assert lab.go().reason == ExitReason.HALT
-    assert lab.state.tick == 3
+    assert lab.go().vector == 0x80
+    assert lab.state.tick == 4, "the three and the handler's HLT"
     assert lab.get32(DATA) == 2
 
 

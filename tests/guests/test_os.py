@@ -110,7 +110,10 @@ def test_control_c_ends_the_program_in_the_foreground(
         heard = b""
         while not heard.endswith(b"here\nhere\n"):  # typed, and said again by cat
             heard += qemu.stdout.read(1)
-        rest, _ = qemu.communicate(b"\x03exit 9\n", timeout=20)
+        try:
+            rest, _ = qemu.communicate(b"\x03exit 9\n", timeout=20)
+        finally:
+            qemu.kill()  # or leaving the block would wait for it
     assert rest == b"shell: exit status 160\n$ exit 9\n"
     assert qemu.returncode >> 1 == 9
 
