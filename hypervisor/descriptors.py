@@ -164,8 +164,9 @@ class Descriptors:
         """What stands for a guest's segment on the real CPU; None if nothing can."""
         if source.attributes & segments.CODE:
             return segments.cut(source, self.code_end)
-        # In a segment with a base the vCPU area would be at other offsets than its users think.
-        return segments.cut(source, MONITOR if source.base else self.data_end)
+        # The vCPU area is the kernel's; and with a base it would not be where that thinks.
+        kernels = not source.base and not source.attributes >> segments.DPL_SHIFT & 3
+        return segments.cut(source, self.data_end if kernels else MONITOR)
 
     def source(self, selector: int) -> Segment | None:
         """The guest's descriptor behind a selector that the real CPU has loaded, or None."""

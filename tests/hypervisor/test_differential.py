@@ -80,6 +80,8 @@ REGRESSIONS = [
     (trap, 39),  # RF was lost over a hidden exit: a breakpoint struck twice
     (trap, 172),
     (interpret, 35),  # INVLPG left pieces of a 4 MiB page whose frames lie anywhere
+    (paravirt, 82),  # ring 3 read where the vCPU area lies, and got a shadow entry there
+    (paravirt, 189),  # a site in conforming code, run by ring 3
     (paravirt, 2),  # a breakpoint at a site's start was taken for one within it
 ]
 
