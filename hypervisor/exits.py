@@ -74,18 +74,12 @@ def _exception(vm: VirtualMachine, record: Any) -> Outcome:
 
 
 def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
-    """Hidden: the shadows were behind. Traced: a store that they must follow. True: the guest's.
-
-    Monitor: a paravirtual kernel has strayed into what its segments reach of our area.
-    """
+    """Hidden: the shadows were behind. Traced: a store that they must follow. True: the guest's."""
     verdict, error = vm.paging.fault(record.linear, record.error)
     if verdict is Verdict.HIDDEN:
         vm.count("hidden page fault")
         vm.refresh_paging()
         return Outcome.RESUME
-    if verdict is Verdict.MONITOR:
-        vm.count("monitor area")
-        return vm.interpret("monitor area")
     if verdict is Verdict.TRACED:
         vm.count("traced store")
         return vm.interpret("traced store")

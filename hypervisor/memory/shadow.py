@@ -30,15 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from emulator.core import Access, Cpu
 from hypervisor.guest_memory import NO_FRAME, GuestMemory
-from hypervisor.monitor import (
-    ACCESSED,
-    DIRECTORY_INDEX,
-    DIRTY,
-    MONITOR,
-    PRESENT,
-    USER,
-    WRITABLE,
-)
+from hypervisor.monitor import ACCESSED, DIRECTORY_INDEX, DIRTY, PRESENT, USER, WRITABLE
 
 if TYPE_CHECKING:
     from hypervisor.host import Host
@@ -65,7 +57,6 @@ class Verdict(Enum):
     HIDDEN = "hidden"  #: the entry was missing; it is there now
     TRUE = "true"  #: the guest's own
     TRACED = "traced"  #: a store to a traced page: to be interpreted
-    MONITOR = "monitor"  #: an access to what the guest may have there, too: to be interpreted
 
 
 class Key(NamedTuple):
@@ -160,8 +151,6 @@ class ShadowPaging:
 
     def fault(self, linear: int, error: int) -> tuple[Verdict, int]:
         """Judge a page fault of the real CPU, by CR2 and error code; of a true one the code."""
-        if linear >= MONITOR:
-            return Verdict.MONITOR, 0
         access = error & (WRITE | AS_USER)
         walked = self._cpu.walk(linear, access)
         if walked is None:

@@ -84,19 +84,16 @@ class Paravirt(Technique):
         return until
 
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
+        if not vm.in_kernel:
+            return None
         found = self._steps.get(record.eip)
-        if found is not None and not vm.in_kernel and not self._is_there(vm, *found):
-            found = None
         if record.kind == EventKind.SOFTWARE:
-            if record.vector != HYPERCALL_VECTOR or (found is None and not vm.in_kernel):
+            if record.vector != HYPERCALL_VECTOR:
                 return None
             return self._named(vm, record) if found is None else self._called(vm, *found)
-        return None if found is None else self._faulted(vm, record, *found)
-
-    @staticmethod
-    def _is_there(vm: VirtualMachine, site: Site, step: Step) -> bool:
-        """Is it the site that ring 3 is at? It may run conforming code of the kernel's."""
-        return vm.code_at(site.address + step.offset, len(step.code)) == step.code
+        if found is None:
+            return None
+        return self._faulted(vm, record, *found)
 
     # -- sites -------------------------------------------------------------------------------------
 
@@ -104,7 +101,7 @@ class Paravirt(Technique):
         """INT at a site: the guest asks for the original instruction."""
         vm.count(f"hypercall: {site.mnemonic}")
         emulate = EMULATED.get(site.mnemonic)
-        if emulate is not None and vm.in_kernel and not step.offset:
+        if emulate is not None and not step.offset:
             trapped = Trapped(site.row, len(site.original), site.end, lambda: site.original)
             if emulate(vm, trapped):
                 return Outcome.RESUME
