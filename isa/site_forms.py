@@ -222,10 +222,11 @@ def _popf(code: _Code, original: bytes) -> None:
 def _iret(code: _Code, original: bytes) -> None:
     """To ring 3 with IF = 1 and nothing unusual, without an exit; else a hypercall.
 
+    RF, which the frame of a fault has, is loaded in every ring.
     The real IRET may still fault, with flags and virtual IF as they were before: hence the saving.
     """
     eax, flags = Lost.EAX, Lost.FLAGS
-    unusual, ring = flag_mask("tlnrv"), 3
+    unusual, ring = flag_mask("tlnv"), 3
     code.do("mov", _field(SAVE_EAX), _EAX)
     code.do("lahf")
     code.do("seto", _AL, lost={eax})

@@ -182,7 +182,7 @@ def test_popf_asks_for_what_is_unusual(unusual: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_iret_to_ring_3(seed: int) -> None:
     lab = Ring1(seed)
-    image = random.Random(seed + 100).getrandbits(32) & FREE_FLAGS | IF | 2
+    image = random.Random(seed + 100).getrandbits(32) & (FREE_FLAGS | RF) | IF | 2
     lab.to_ring_3(image)
     lab.put("cf")
     start = lab.guest()
@@ -197,7 +197,7 @@ def test_iret_to_ring_3(seed: int) -> None:
 UNUSUAL_FRAMES = {
     "ring 0": (IF | 2, CODE_OF[0]), "ring 1": (IF | 2, CODE_OF[1] | 1),
     "ring 2": (IF | 2, CODE_OF[2] | 2), "IF = 0": (2, CODE_OF[3] | 3),
-    **{name: (IF | 2 | FLAG[name], CODE_OF[3] | 3) for name in ("tf", "nt", "rf", "vm")},
+    **{name: (IF | 2 | FLAG[name], CODE_OF[3] | 3) for name in ("tf", "nt", "vm")},
     "IOPL": (IF | 0x2002, CODE_OF[3] | 3),
 }  # fmt: skip
 
