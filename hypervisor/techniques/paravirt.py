@@ -107,9 +107,7 @@ class Paravirt(Technique):
                 return Outcome.RESUME
         return self._original(vm, site, step)
 
-    def _faulted(
-        self, vm: VirtualMachine, record: Any, site: Site, step: Step
-    ) -> Outcome | None:
+    def _faulted(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome | None:
         """An exception at one of the instructions that a site is made of."""
         if record.vector == PAGE_FAULT:
             return self._page_fault(vm, record, site, step)

@@ -25,7 +25,6 @@ from isa.sampling import random_instruction
 from isa.site_forms import (
     FORM_BY_NAME,
     GENERIC,
-    LOAD,
     MAXIMUM_LENGTH,
     form_of,
     replaced,

@@ -230,8 +230,8 @@ def returned(lab: Ring1, site: Site, offset: int, esp: int, eflags: int) -> Stat
 
 #: An instruction of each form, and what it finds on the stack.
 OF_EACH_FORM = {
-    "hypercall": ("f4", ()), "load": ("0fa1", (DATA_OF[3] | 3,)), "cli": ("fa", ()), "sti": ("fb", ()),
-    "pushf": ("9c", ()), "popf": ("9d", (IF,)),
+    "hypercall": ("f4", ()), "load": ("0fa1", (DATA_OF[3] | 3,)),
+    "cli": ("fa", ()), "sti": ("fb", ()), "pushf": ("9c", ()), "popf": ("9d", (IF,)),
     "iret": ("cf", (USER_EIP, CODE_OF[3] | 3, IF, USER_ESP, DATA_OF[3] | 3)),
 }  # fmt: skip
 
