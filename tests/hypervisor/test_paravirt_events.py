@@ -242,6 +242,35 @@ on_step:
     assert len(machines.native.events) == len(instructions) + 3
 
 
+def test_a_kernels_sites_work_in_ring_3_too() -> None:
+    """Nobody said that this is ring 3's code: so it has sites, and each of them asks."""
+    code = """
+    push USER_DATA
+    pop es
+    mov ax, USER_DATA
+    mov ds, ax
+    pushf
+    popf
+    mov ax, KERNEL_DATA | 1
+    mov gs, ax
+"""
+    machines = Both(
+        pair_of(f"""
+%include "guest.inc"
+%include "ring3.inc"
+start:
+    call install_rings
+    mov eax, program
+    call call_ring_3
+    print_decimal [left_frame + FRAME_VECTOR]
+    exit 0
+program:{code}""")
+    )
+    assert machines.run() is None
+    assert machines.vm.result().output == b"13"
+    assert all(machines.vm.counts[f"site: {name}"] for name in ("pop", "mov", "pushf", "popf"))
+
+
 # -- Faults ----------------------------------------------------------------------------------------
 
 #: Makes each attempt in turn; its fault is logged, with the registers that sites use, and ends it.
