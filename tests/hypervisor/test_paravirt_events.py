@@ -13,7 +13,9 @@ import pytest
 from emulator import Machine
 from emulator.core import EFLAGS_IF
 from emulator.result import Stop
+from hypervisor.monitor import DIRECTORY_INDEX
 from hypervisor.variants import load_natively
+from isa.paravirt import VCPU_PAGE
 from isa.site_forms import FORMS
 from tests.hypervisor.paravirt_pair import RAM, Both, Pair, pair_of
 
@@ -485,3 +487,56 @@ def test_every_form_is_made_to_fault() -> None:
     forms = {site.form for site in faulting().image.sites}
     # CLI and STI reach no memory of the guest's; PUSHF needs a stack that is not there.
     assert {form.name for form in FORMS} - {"cli", "sti", "pushf"} <= forms
+
+
+# -- The vCPU area ---------------------------------------------------------------------------------
+
+#: Accesses of the guest's own to where the vCPU area lies: ring 3 may reach none of it, and ring 1
+#: not the virtual IF while an interrupt waits.
+REACHING = """
+%include "guest.inc"
+%include "ring3.inc"
+AREA equ {area:#x}
+start:
+    call install_rings
+    on_vector IRQ_BASE + TIMER_LINE, on_timer
+    mov eax, program
+    call call_ring_3
+    cli
+    unmask_line TIMER_LINE
+    mov al, PIT_RATE_GENERATOR
+    out PIT_COMMAND, al
+    mov al, 20
+    out PIT_CHANNEL_0, al
+    mov al, 0
+    out PIT_CHANNEL_0, al
+    mov ecx, 3000
+    loop $
+    mov byte [AREA + 1], 1
+    mov ax, USER_DATA
+    mov fs, ax
+    sti
+    nop
+    cli
+    exit 0
+on_timer:
+    end_of_interrupt
+    ret
+ring_3_code
+program:
+    mov dword [AREA], 0x12345678
+    mov edx, [AREA + 0x1000]
+    mov ax, USER_DATA
+    mov fs, ax
+    int SYSTEM_CALL
+"""
+
+
+def test_the_area_stays_the_monitors_whoever_reaches_for_it() -> None:
+    machines = Both(pair_of(REACHING.format(area=VCPU_PAGE)))
+    difference = machines.run()
+    vm = machines.vm
+    assert vm.counts["monitor area"] >= 2
+    root = vm.paging.root() & -4096
+    assert vm.host.memory.u32(root + 4 * DIRECTORY_INDEX) >> 12 == vm.monitor.page_table
+    assert difference is None
