@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from emulator.clock import TICKS_PER_SECOND
 from emulator.core import GENERAL, Access
+from emulator.loader import HOLE
 from hypervisor import segments
 from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
 from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION
@@ -75,6 +76,9 @@ class Hypercalls:
             raise Refused(EFAULT)
         return data
 
+    def _is_memory(self, physical: int) -> bool:
+        return physical < self._vm.memory.size and physical not in HOLE
+
     def _write(self, linear: int, data: bytes) -> None:
         """Write all or nothing, as the guest's kernel might."""
         walks, done = [], 0
@@ -82,7 +86,7 @@ class Hypercalls:
             at = (linear + done) & 0xFFFF_FFFF
             step = min(len(data) - done, PAGE - at % PAGE)
             walked = self._vm.cpu.walk(at, Access.WRITE)
-            if walked is None:
+            if walked is None or not self._is_memory(walked.physical):
                 raise Refused(EFAULT)
             walks.append((walked.physical, data[done : done + step]))
             done += step
@@ -119,10 +123,9 @@ class Hypercalls:
         """Write page-table entries by guest-physical address."""
         if count > MOST_UPDATES:
             raise Refused(EINVAL)
-        memory = self._vm.memory
         updates = list(UPDATE.iter_unpack(self._read(entries, count * UPDATE.size)))
         for entry, _ in updates:
-            if entry % 4 or entry >= memory.size:
+            if entry % 4 or not self._is_memory(entry):
                 raise Refused(EINVAL)
         for entry, value in updates:
             self._vm.write_physical(entry, value.to_bytes(4, "little"))

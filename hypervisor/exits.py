@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from emulator.core import EventKind, ExitReason
 from hypervisor.emulate import EMULATED, Trapped
 from hypervisor.memory.shadow import Verdict
+from hypervisor.monitor import MONITOR
 from hypervisor.outcome import Event, Outcome
 from isa.exceptions import EXCEPTIONS
 from isa.table import ROWS
@@ -74,7 +75,14 @@ def _exception(vm: VirtualMachine, record: Any) -> Outcome:
 
 
 def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
-    """Hidden: the shadows were behind. Traced: a store that they must follow. True: the guest's."""
+    """Hidden: the shadows were behind. Traced: a store that they must follow. True: the guest's.
+
+    In the monitor area no shadow may ever be put: there the guest's own memory is for the virtual
+    CPU to reach. Segments end below, but for the part that a paravirtual kernel shares.
+    """
+    if record.linear >= MONITOR:
+        vm.count("monitor area")
+        return vm.interpret("monitor area")
     verdict, error = vm.paging.fault(record.linear, record.error)
     if verdict is Verdict.HIDDEN:
         vm.count("hidden page fault")

@@ -91,13 +91,12 @@ class Hypercall:
 
 
 ERRORS: Final = (
-    Error("EPERM", -1, "the caller is not the guest's kernel (virtual CPL 0)"),
     Error("EFAULT", -14, "the guest memory named is not there, or may not be written"),
     Error("EINVAL", -22, "an argument is out of range"),
     Error("ENOSYS", -38, "no such call, or none that this VM offers"),
 )
 #: What every call may return.
-COMMON_ERRORS: Final = ("EPERM", "ENOSYS")
+COMMON_ERRORS: Final = ("ENOSYS",)
 
 
 def _structure(name: str, title: str, *rows: tuple[str, int, str]) -> Structure:
@@ -180,7 +179,7 @@ _CALLS: Final = (
         "set_kernel_stack", "set the stack on which events in ring 3 begin",
         ("ss", "the kernel's data segment", "selector"),
         ("esp", "its stack pointer", "address"),
-        errors=("EINVAL",),
+        errors=("EFAULT", "EINVAL"),
         notes="Writes SS0 and ESP0 of the guest's TSS, and tells the hypervisor at once.",
     ),
     _call(
@@ -278,7 +277,8 @@ _PAGE_HEAD: Final = f"""\
 What a paravirtual kernel may ask of its hypervisor: number in EAX, arguments in {_REGISTERS},
 then `int {HYPERCALL_VECTOR:#x}`. The result is in EAX, an error if it is negative; all other
 registers and the flags are kept. Addresses are guest-virtual and linear. Guests include
-`guests/lib/hypercall.inc` and write `hypercall console_write`.
+`guests/lib/hypercall.inc` and write `hypercall console_write`. From ring 3 the same INT goes
+through the guest's own IDT.
 
 Rendered from `hypervisor/hypercalls.py` by `make reference`.
 """

@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from emulator.core import EFLAGS_IF
 from hypervisor.emulate import EFLAGS_TF
-from hypervisor.monitor import PAGE
 from hypervisor.world import EFLAGS_IOPL
-from isa.paravirt import FIELDS, FLAGS_BASE, IF_FLAG, IF_WORD, Field
+from isa.paravirt import (
+    FIELDS,
+    FLAGS_BASE,
+    IF_FLAG,
+    IF_WORD,
+    VCPU_AREA_BYTES,
+    VCPU_PAGE,
+    Field,
+)
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -65,5 +72,5 @@ class VcpuArea:
 
     @staticmethod
     def holds(linear: int) -> bool:
-        """Is a linear address in the page of the virtual IF?"""
-        return linear & -PAGE == IF_WORD.address & -PAGE
+        """Is a linear address in the area?"""
+        return VCPU_PAGE <= linear < VCPU_PAGE + VCPU_AREA_BYTES

@@ -2,7 +2,7 @@
 
 A kernel built by ``seventeen asm --paravirt`` runs in ring 1 with the real IF = 1 and IOPL = 0. Its
 sensitive instructions have become *sites* (`isa/sites.py`): some exit by `int HYPERCALL_VECTOR`,
-most are plain code on the vCPU area, three pages at a fixed linear address. Both sides take every
+most are plain code on the vCPU area, two pages at a fixed linear address. Both sides take every
 number from here; `hypervisor/hypercalls.py` has what a kernel may ask for by name.
 
 The pages differ in when the hypervisor lets ring 1 write them. A store that faults is an exit, and
@@ -26,7 +26,7 @@ HYPERCALL_VECTOR: Final = 0x82
 
 #: Linear address of the vCPU area, the first part of the monitor area; and its size in bytes.
 VCPU_PAGE: Final = 0xFFC0_0000
-VCPU_AREA_BYTES: Final = 3 * 4096
+VCPU_AREA_BYTES: Final = 2 * 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,7 @@ FLAGS_BASE: Final = Field(
     "what PUSHF adds to the real EFLAGS beside the virtual IF: (virtual IOPL << 12) - 0x200",
 )  # fmt: skip
 
-# The third page: writable while the real DS, ES, FS and GS hold what the guest's do, and the shadow
-# descriptor tables are fit to load them from.
-GUARD: Final = Field("guard", VCPU_PAGE + 0x2000, 4, "stored to before DS, ES, FS or GS is used")
-
-FIELDS: Final = (IF_WORD, IF_FLAG, SAVE_EAX, SAVE_ECX, SAVE_FLAGS, SAVE_IF, FLAGS_BASE, GUARD)
+FIELDS: Final = (IF_WORD, IF_FLAG, SAVE_EAX, SAVE_ECX, SAVE_FLAGS, SAVE_IF, FLAGS_BASE)
 
 #: The two images that are made of one source with equal layout: the one for a hypervisor, and its
 #: twin for the bare machine, which is what the first is compared with.

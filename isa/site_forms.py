@@ -8,18 +8,19 @@ encoder, so that no byte of it is spelled out. `isa/paravirt.py` has the memory 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from isa.decoder import decode
+from isa.decoder import Instruction, decode
 from isa.encoder import encode
 from isa.errors import DecodeError, SiteError
 from isa.operands import (
     CS,
     DS,
     EAX,
+    EBX,
     ECX,
     ESP,
     GENERAL,
@@ -28,12 +29,12 @@ from isa.operands import (
     Immediate,
     Memory,
     Operand,
+    Register,
     Relative,
     SegmentRegister,
 )
 from isa.paravirt import (
     FLAGS_BASE,
-    GUARD,
     HYPERCALL_VECTOR,
     HYPERVISOR,
     IF_FLAG,
@@ -110,6 +111,10 @@ def _stack(offset: int, size: int) -> Memory:
     return Memory(ESP, None, 1, offset, size)
 
 
+#: Where `_load` has the RPL: bits 30 and 31 of ECX.
+_RPL: Final = 30
+
+
 def _number(value: int) -> Immediate:
     return Immediate(value, 0)
 
@@ -126,10 +131,51 @@ def _generic(code: _Code, original: bytes) -> None:
     code.hypercall(original)
 
 
-def _guarded(code: _Code, original: bytes) -> None:
-    """DS, ES, FS and GS show and take the guest's own selectors, if the hypervisor says so."""
-    code.do("mov", _field(GUARD), _EAX)
+def _load(code: _Code, original: bytes) -> None:
+    """DS, ES, FS or GS is loaded as it stands, unless it is with RPL 1 or 2.
+
+    Such a selector may name no descriptor of DPL 0, but ring 1 has only seen those raised to DPL 1.
+    The two bits are moved to the top of ECX, by what changes no flag: then RPL 0 is zero there, and
+    RPL 3 becomes zero by adding one more.
+    """
+    read, selector = _selector(original)
+    code.do("mov", _field(SAVE_ECX), _ECX)
+    if read is not None:
+        code.do("mov", _ECX, read)
+    lost = {Lost.ECX}
+    code.do("movzx", _ECX, selector, lost=lost)
+    code.do("bswap", _ECX, lost=lost)
+    code.do("lea", _ECX, Memory(None, ECX, 8, 0), lost=lost)
+    code.do("lea", _ECX, Memory(None, ECX, 8, 0), lost=lost)
+    again = encode("lea", (_ECX, Memory(ECX, None, 1, 1 << _RPL))).data
+    fast = len(code.data) + 2 + len(again) + 2 + 2 + len(original)
+    code.do("jecxz", Relative(fast, 8), lost=lost)
+    code.step(again, lost)
+    code.do("jecxz", Relative(fast, 8), lost=lost)
+    code.hypercall(original, lost)
+    code.do("mov", _ECX, _field(SAVE_ECX), lost=lost)
     code.step(original, weight=1)
+
+
+def _selector(original: bytes) -> tuple[Register | None, Operand]:
+    """Where a load's selector has its low byte; first, what must be moved to ECX to have one."""
+    source = decode(original).operands[-1]
+    if isinstance(source, Memory):
+        return None, replace(source, size=8)
+    if isinstance(source, SegmentRegister):  # POP
+        return None, _stack(0, 8)
+    assert isinstance(source, Register)
+    if source.number <= EBX:
+        return None, GENERAL[8][source.number]
+    return GENERAL[32][source.number], GENERAL[8][ECX]
+
+
+def _may_load(instruction: Instruction) -> bool:
+    """Can a load of a segment register be done in ring 1? SS must have the real ring."""
+    operands = instruction.operands
+    memory = next((o for o in operands if isinstance(o, Memory)), None)
+    free = memory is None or ECX not in (memory.base, memory.index)
+    return free and not _shows_ring(instruction)
 
 
 def _cli(code: _Code, original: bytes) -> None:
@@ -176,10 +222,11 @@ def _popf(code: _Code, original: bytes) -> None:
 def _iret(code: _Code, original: bytes) -> None:
     """To ring 3 with IF = 1 and nothing unusual, without an exit; else a hypercall.
 
+    RF, which the frame of a fault has, is loaded in every ring.
     The real IRET may still fault, with flags and virtual IF as they were before: hence the saving.
     """
     eax, flags = Lost.EAX, Lost.FLAGS
-    unusual, ring = flag_mask("tlnrv"), 3
+    unusual, ring = flag_mask("tlnv"), 3
     code.do("mov", _field(SAVE_EAX), _EAX)
     code.do("lahf")
     code.do("seto", _AL, lost={eax})
@@ -206,7 +253,7 @@ class Twin(Enum):
 
     PREFIXES = "prefixes"  #: one instruction
     #: The original, then no-operations, of which the last counts; no interrupt is taken between
-    #: them, for PUSHF lets none in that was not taken before it.
+    #: them, for what is padded so lets none in that was not taken before it.
     FIRST = "first"
     #: The original, then bytes that are never reached.
     ONLY = "only"
@@ -228,10 +275,10 @@ class Form:
 
 
 GENERIC: Final = Form(1, "hypercall", _generic, Twin.PREFIXES, room=MAXIMUM_LENGTH - 2)
-GUARDED: Final = Form(2, "guarded", _guarded, Twin.PREFIXES, room=MAXIMUM_LENGTH - 6)
+LOAD: Final = Form(2, "load", _load, Twin.FIRST)
 FORMS: Final = (
     GENERIC,
-    GUARDED,
+    LOAD,
     Form(3, "cli", _cli, Twin.PREFIXES, b"\xfa"),
     Form(4, "sti", _sti, Twin.PREFIXES, b"\xfb"),
     Form(5, "pushf", _pushf, Twin.FIRST, b"\x9c"),
@@ -244,18 +291,25 @@ FORM_BY_NUMBER: Final = {form.number: form for form in FORMS}
 #: Forms by a row's body, where it is not GENERIC. INT n leaves ring 1 by itself, by a gate.
 _FORM_OF_BODY: Final[dict[str, Form | None]] = {
     **{name: FORM_BY_NAME[name] for name in ("cli", "sti", "pushf", "popf", "iret")},
-    **dict.fromkeys(("mov_from_sreg", "mov_to_sreg", "push_sreg", "pop_sreg"), GUARDED),
-    **dict.fromkeys(("lds", "les", "lfs", "lgs"), GUARDED),
+    **dict.fromkeys(("mov_to_sreg", "pop_sreg"), LOAD),
     **dict.fromkeys(("int", "int3", "into")),
 }
+#: What shows a selector. DS, ES, FS and GS hold the guest's own even in ring 1.
+_SHOWS_SELECTOR: Final = frozenset({"mov_from_sreg", "push_sreg"})
 #: Privileges that ring 1 has not. RDTSC's depends on CR4.TSD, which the hypervisor can set.
 _REFUSED: Final = frozenset({"cpl0", "iopl", "io"})
 
 
 def replaced(row: Row) -> bool:
-    """Whether kernel code cannot execute a row in ring 1 as it does in ring 0."""
+    """Whether kernel code cannot execute a row in ring 1 as in ring 0, with some operands."""
     sensitive = row.unsafe or row.privilege in _REFUSED
     return sensitive and _FORM_OF_BODY.get(row.body, GENERIC) is not None
+
+
+def _shows_ring(instruction: Instruction) -> bool:
+    """Is an operand CS or SS, whose selectors have the real ring?"""
+    segments = [o.number for o in instruction.operands if isinstance(o, SegmentRegister)]
+    return CS in segments or SS in segments
 
 
 @lru_cache(maxsize=1 << 12)
@@ -269,15 +323,12 @@ def form_of(original: bytes) -> Form | None:
     except DecodeError:
         return None  # it raises #UD in every ring
     row = instruction.row
-    if not replaced(row):
+    if not replaced(row) or (row.body in _SHOWS_SELECTOR and not _shows_ring(instruction)):
         return None
     form = _FORM_OF_BODY.get(row.body, GENERIC) or GENERIC
     if form.opcode is not None and form.opcode != original:
         form = GENERIC  # with a prefix, PUSHF and its like mean something else
-    # The selectors in CS and SS show the real ring; SS must even be loaded with it.
-    segments = [o.number for o in instruction.operands if isinstance(o, SegmentRegister)]
-    tied = CS in segments or SS in segments
-    if form is GUARDED and (tied or len(original) > GUARDED.room):
+    if form is LOAD and not _may_load(instruction):
         form = GENERIC
     if len(original) > form.room:
         raise SiteError(

@@ -47,9 +47,11 @@ iret_to_ring_3:
     push USER_CODE
     push .ring_3
     iret
+ring_3_code
 .ring_3:
     cli
     leave_ring_3
+ring_0_code
 
 section .bss
 alignb 4

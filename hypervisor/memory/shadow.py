@@ -182,6 +182,7 @@ class ShadowPaging:
     def _fill(self, linear: int, access: int, walked: Any, page: int) -> None:
         directory = self._directory()
         upper, index = linear >> 22, linear >> 12 & 1023
+        assert upper != DIRECTORY_INDEX, f"{linear:#x} is the monitor's"
         table = directory.children.get(upper)
         if not self._cpu.state.cr0 & CR0_PG:
             table = table or self._link(directory, upper, Key("flat", upper << 10, 0, True, False))

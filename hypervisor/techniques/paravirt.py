@@ -36,6 +36,7 @@ DEBUG: Final = 1
 PAGE_FAULT: Final = 14
 SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})  #: #TS, #NP, #SS, #GP
 STI: Final = "sti"
+INT: Final = b"\xcd"
 
 
 class Paravirt(Technique):
@@ -84,16 +85,17 @@ class Paravirt(Technique):
         return until
 
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
-        if not vm.in_kernel:
-            return None
         found = self._steps.get(record.eip)
-        if record.kind == EventKind.SOFTWARE:
-            if record.vector != HYPERCALL_VECTOR:
+        # Sites are a kernel's, but it may have them executed in ring 3; there all of them ask.
+        if record.kind != EventKind.SOFTWARE:
+            if found is None or not _stands(vm, record.eip, found[1]):
                 return None
-            return self._named(vm, record) if found is None else self._called(vm, *found)
-        if found is None:
+            return self._faulted(vm, record, *found)
+        if record.vector != HYPERCALL_VECTOR:
             return None
-        return self._faulted(vm, record, *found)
+        if found is not None and found[1].code.startswith(INT):
+            return self._called(vm, *found)
+        return self._named(vm, record) if vm.in_kernel else None
 
     # -- sites -------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class Paravirt(Technique):
         """INT at a site: the guest asks for the original instruction."""
         vm.count(f"hypercall: {site.mnemonic}")
         emulate = EMULATED.get(site.mnemonic)
-        if emulate is not None and not step.offset:
+        if emulate is not None and not step.offset and vm.in_kernel:
             trapped = Trapped(site.row, len(site.original), site.end, lambda: site.original)
             if emulate(vm, trapped):
                 return Outcome.RESUME
@@ -151,6 +153,11 @@ class Paravirt(Technique):
         vm.count(f"hypercall: {self._calls.name(number)}")
         vm.retire(record.eip + record.length)
         return self._calls.make(number)
+
+
+def _stands(vm: VirtualMachine, eip: int, step: Step) -> bool:
+    """Not if other code lies there now, or CS has another base. What is absent may stand."""
+    return step.code.startswith(vm.code_at(eip, step.length))
 
 
 assert FORM_BY_NAME[STI]

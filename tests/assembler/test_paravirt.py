@@ -25,7 +25,6 @@ from isa.sampling import random_instruction
 from isa.site_forms import (
     FORM_BY_NAME,
     GENERIC,
-    GUARDED,
     MAXIMUM_LENGTH,
     form_of,
     replaced,
@@ -80,7 +79,16 @@ def test_rows_are_replaced_by_their_columns(row: Row) -> None:
         "cpl0", "iopl", "io",
     )  # fmt: skip
     assert replaced(row) == wanted
-    assert all((form_of(data) is not None) == wanted for data in samples(row))
+    for data in samples(row):
+        assert (form_of(data) is not None) == (wanted and not only_reads_data_segments(data))
+
+
+def only_reads_data_segments(data: bytes) -> bool:
+    """Does an instruction show a selector that is the guest's own in every ring?"""
+    done = decode(data)
+    shown = [o for o in done.operands if isinstance(o, SegmentRegister)]
+    reads = done.mnemonic == "push" or (done.mnemonic == "mov" and done.operands[-1] in shown)
+    return bool(shown) and reads and shown[0].number not in (CS, SS)
 
 
 SENSITIVE = [row for row in ROWS if replaced(row)]
@@ -90,7 +98,9 @@ SENSITIVE = [row for row in ROWS if replaced(row)]
 def test_sites_are_what_they_claim(row: Row) -> None:
     for data in samples(row):
         form = form_of(data)
-        assert form is not None
+        if form is None:
+            assert only_reads_data_segments(data)
+            continue
         hypervisor, native = (Site(0x1000, form.name, data, variant) for variant in VARIANTS)
         assert hypervisor.size == native.size
         for site in (hypervisor, native):
@@ -138,7 +148,7 @@ def check_twin(site: Site) -> None:
     assert (real[0].prefixes.repeat, real[0].prefixes.lock, real[0].prefixes.operand_size) == kept
 
 
-def test_what_shows_or_loads_the_real_ring_is_never_only_guarded() -> None:
+def test_what_shows_or_loads_the_real_ring_is_always_asked_for() -> None:
     for row in SENSITIVE:
         for data in samples(row):
             segments = [o for o in decode(data).operands if isinstance(o, SegmentRegister)]
@@ -157,8 +167,6 @@ def test_what_is_too_long_is_refused() -> None:
     with pytest.raises(SiteError, match="14 bytes"):
         form_of(b"\x3e" * 13 + b"\xf4")
     assert form_of(b"\x3e" * 12 + b"\xf4") is GENERIC
-    assert form_of(b"\x3e" * 7 + b"\x8e\xd8") is GUARDED
-    assert form_of(b"\x3e" * 8 + b"\x8e\xd8") is GENERIC
     assert len(Site(0, GENERIC.name, b"\x3e" * 12 + b"\xf4", NATIVE).code) == MAXIMUM_LENGTH
 
 
@@ -168,7 +176,7 @@ def test_what_is_too_long_is_refused() -> None:
 def test_kernel_code_is_replaced_and_user_code_is_not() -> None:
     program = assemble(SOURCE, paravirt=HYPERVISOR)
     forms = [site.form for site in program.sites]
-    assert forms == ["cli", "pushf", "popf", "hypercall", "guarded", "hypercall",
+    assert forms == ["cli", "pushf", "popf", "hypercall", "load", "hypercall",
                      *["hypercall"] * 3, "iret", "sti"]  # fmt: skip
     data = program.flat()
     end = program.sites[-2].end - program.origin

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import pytest
 
 from emulator.core import ExitReason
+from isa.decoder import decode
+from isa.operands import SegmentRegister
 from isa.paravirt import (
     FIELDS,
     FLAGS_BASE,
-    GUARD,
     HYPERCALL_VECTOR,
     IF_FLAG,
     IF_WORD,
@@ -24,7 +25,7 @@ from isa.paravirt import (
     VCPU_PAGE,
     Field,
 )
-from isa.site_forms import FORMS, form_of
+from isa.site_forms import FORMS, GENERIC, LOAD, form_of
 from isa.sites import Site, put_back
 from tests.core.lab import CODE, CODE_OF, DATA_OF, FLAG, GP, PF, STACK, Lab, gate
 
@@ -119,7 +120,7 @@ def test_fields_do_not_overlap_and_lie_in_the_area() -> None:
         assert field is IF_FLAG or not places & taken
         taken |= places
     assert IF_WORD.address < IF_FLAG.address < IF_WORD.address + IF_WORD.size
-    assert len({field.address >> 12 for field in (IF_FLAG, SAVE_EAX, GUARD)}) == 3
+    assert IF_FLAG.address >> 12 != SAVE_EAX.address >> 12
 
 
 @pytest.mark.parametrize(("original", "virtual_if"), [("fa", 0), ("fb", 1)])
@@ -181,7 +182,7 @@ def test_popf_asks_for_what_is_unusual(unusual: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_iret_to_ring_3(seed: int) -> None:
     lab = Ring1(seed)
-    image = random.Random(seed + 100).getrandbits(32) & FREE_FLAGS | IF | 2
+    image = random.Random(seed + 100).getrandbits(32) & (FREE_FLAGS | RF) | IF | 2
     lab.to_ring_3(image)
     lab.put("cf")
     start = lab.guest()
@@ -196,7 +197,7 @@ def test_iret_to_ring_3(seed: int) -> None:
 UNUSUAL_FRAMES = {
     "ring 0": (IF | 2, CODE_OF[0]), "ring 1": (IF | 2, CODE_OF[1] | 1),
     "ring 2": (IF | 2, CODE_OF[2] | 2), "IF = 0": (2, CODE_OF[3] | 3),
-    **{name: (IF | 2 | FLAG[name], CODE_OF[3] | 3) for name in ("tf", "nt", "rf", "vm")},
+    **{name: (IF | 2 | FLAG[name], CODE_OF[3] | 3) for name in ("tf", "nt", "vm")},
     "IOPL": (IF | 0x2002, CODE_OF[3] | 3),
 }  # fmt: skip
 
@@ -229,8 +230,8 @@ def returned(lab: Ring1, site: Site, offset: int, esp: int, eflags: int) -> Stat
 
 #: An instruction of each form, and what it finds on the stack.
 OF_EACH_FORM = {
-    "hypercall": ("f4", ()), "guarded": ("1e", ()), "cli": ("fa", ()), "sti": ("fb", ()),
-    "pushf": ("9c", ()), "popf": ("9d", (IF,)),
+    "hypercall": ("f4", ()), "load": ("0fa1", (DATA_OF[3] | 3,)),
+    "cli": ("fa", ()), "sti": ("fb", ()), "pushf": ("9c", ()), "popf": ("9d", (IF,)),
     "iret": ("cf", (USER_EIP, CODE_OF[3] | 3, IF, USER_ESP, DATA_OF[3] | 3)),
 }  # fmt: skip
 
@@ -258,13 +259,13 @@ def test_every_step_can_go_back(name: str, seed: int) -> None:
         if name == "hypercall":
             break
         assert lab.cpu.run(lab.state.tick + 1) == ExitReason.DEADLINE
-    slow = 1 if name in ("popf", "iret") else 0  # its `int`, which is on the other path
+    slow = 1 if name in ("popf", "iret", "load") else 0  # its `int`, which is on the other path
     assert reached == len(site.steps) - slow
 
 
 @pytest.mark.parametrize(
     ("original", "page"),
-    [("fa", 0), ("fb", 0), ("9d", 0), ("cf", 0), ("9c", 1), ("cf", 1), ("1e", 2), ("8ed8", 2)],
+    [("fa", 0), ("fb", 0), ("9d", 0), ("cf", 0), ("9c", 1), ("cf", 1), ("1f", 1), ("8ed8", 1)],
 )
 def test_a_page_made_read_only_makes_sites_fault(original: str, page: int) -> None:
     lab = Ring1(5)
@@ -285,7 +286,7 @@ def test_a_page_made_read_only_makes_sites_fault(original: str, page: int) -> No
     assert back == start
 
 
-@pytest.mark.parametrize("original", ["fa", "fb", "9c", "cf", "1e"])
+@pytest.mark.parametrize("original", ["fa", "fb", "9c", "cf", "1f"])
 def test_a_stack_segment_that_ends_below_the_area_makes_the_first_step_fault(original: str) -> None:
     lab = Ring1(6)
     lab.state.seg[2].limit = VCPU_PAGE - 1
@@ -297,24 +298,97 @@ def test_a_stack_segment_that_ends_below_the_area_makes_the_first_step_fault(ori
     assert outcome.frame.esp == start.registers[4]
 
 
-def test_a_guarded_site_loads_and_shows_segments() -> None:
+# -- Loads of segment registers --------------------------------------------------------------------
+
+#: MOV ES from each general register, from memory, and pops; with where the selector is.
+LOADS = {
+    **{f"mov es, {name}": (f"8e{0xC0 + i:02x}", name) for i, name in enumerate(GENERAL)},
+    "mov ds, [ebx+edi*2]": ("8e1c7b", "memory"),
+    "mov gs, [fs:ebp]": ("648e6d00", "memory"),
+    "pop es": ("07", "stack"), "pop ds": ("1f", "stack"), "pop fs": ("0fa1", "stack"),
+}  # fmt: skip
+MEMORY_AT = 0x180000
+
+
+def loading(name: str, selector: int, seed: int = 7) -> tuple[Ring1, Site, int]:
+    """About to execute a load; with the number of the register that it is to load."""
+    lab = Ring1(seed)
+    original, place = LOADS[name]
+    if place in GENERAL:
+        lab.cpu[place] = lab.cpu[place] & ~0xFFFF | selector
+    lab.cpu["ebx"], lab.cpu["edi"] = MEMORY_AT - 0x200, 0x100
+    lab.cpu["ebp"] = MEMORY_AT
+    if place in ("ebx", "edi", "ebp"):
+        lab.cpu[place] = selector
+    lab.put32(MEMORY_AT, selector | 0xBEEF0000)
+    if place != "esp":
+        lab.frame(selector | 0xBEEF0000)
+    site = lab.put(original)
+    target = decode(site.original).operands[0]
+    assert isinstance(target, SegmentRegister)
+    return lab, site, target.number
+
+
+@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("selector", [0, 3, DATA_OF[1], DATA_OF[3], DATA_OF[3] | 3])
+def test_loads_with_rpl_0_and_3_are_done_without_an_exit(name: str, selector: int) -> None:
+    lab, site, target = loading(name, selector)
+    start = lab.guest()
+    popped = 4 if LOADS[name][1] == "stack" else 0
+    lab.through(site)
+    after = lab.guest()
+    registers = tuple(v + (popped if i == 4 else 0) for i, v in enumerate(start.registers))
+    assert after == State(registers, start.eflags, start.virtual_if)
+    assert lab.state.seg[target].selector == selector
+
+
+@pytest.mark.parametrize("name", [name for name in LOADS if LOADS[name][1] != "esp"])
+@pytest.mark.parametrize("selector", [DATA_OF[1] | 1, DATA_OF[2] | 2, DATA_OF[3] | 1])
+def test_loads_with_rpl_1_and_2_are_asked_for(name: str, selector: int) -> None:
+    lab, site, target = loading(name, selector)
+    start, before = lab.guest(), lab.state.seg[target].selector
+    outcome = lab.go()
+    assert outcome.vector == HYPERCALL_VECTOR
+    frame = outcome.frame
+    assert frame is not None
+    assert frame.esp is not None
+    step = site.step_at(frame.eip - 2)
+    assert step is not None
+    assert lab.memory.read(frame.eip, len(site.original)) == site.original
+    assert returned(lab, site, step.offset, frame.esp, frame.eflags) == start
+    assert lab.state.seg[target].selector == before
+
+
+def test_a_load_from_where_ecx_points_is_asked_for() -> None:
+    assert form_of(bytes.fromhex("8e19")) is GENERIC  # mov ds, [ecx]
+    assert form_of(bytes.fromhex("8e1c48")) is GENERIC  # mov ds, [eax+ecx*2]
+    assert form_of(bytes.fromhex("8e1c01")) is GENERIC  # mov ds, [ecx+eax]
+    assert form_of(bytes.fromhex("8ed9")) is LOAD  # mov ds, cx
+
+
+def test_reading_ds_es_fs_and_gs_needs_no_site() -> None:
     lab = Ring1(7)
     lab.cpu["eax"] = DATA_OF[3] | 3
     lab.through(lab.put("8ec0"))  # mov es, ax
-    lab.through(lab.put("8cc3"))  # mov ebx, es
+    lab.memory.write(CODE, bytes.fromhex("8cc306"))  # mov ebx, es; push es
+    assert form_of(bytes.fromhex("8cc3")) is form_of(b"\x06") is None
+    lab.cpu["eip"] = CODE
+    assert lab.cpu.run(lab.state.tick + 2) == ExitReason.DEADLINE
     assert lab.cpu["ebx"] == DATA_OF[3] | 3
+    assert lab.get32(lab.cpu["esp"]) & 0xFFFF == DATA_OF[3] | 3
 
 
-def test_a_guarded_load_that_faults_has_changed_nothing() -> None:
+def test_a_load_that_faults_has_changed_nothing() -> None:
     lab = Ring1(8)
     lab.cpu["eax"] = 0x1000  # beyond the table
     site, start = lab.put("8ec0"), lab.guest()
     outcome = lab.go()
     assert outcome.fault == (GP, 0x1000)
-    assert outcome.frame is not None
-    assert outcome.frame.esp is not None
-    step = site.step_at(outcome.frame.eip)
-    assert step is not None
     frame = outcome.frame
-    back = returned(lab, site, step.offset, outcome.frame.esp, frame.eflags & ~RF)
-    assert back == start
+    assert frame is not None
+    assert frame.esp is not None
+    step = site.step_at(frame.eip)
+    assert step is not None
+    assert step.code == site.original
+    assert not step.lost
+    assert returned(lab, site, step.offset, frame.esp, frame.eflags & ~RF) == start

@@ -83,6 +83,9 @@ REGRESSIONS = [
     (paravirt, 82),  # ring 3 read where the vCPU area lies, and got a shadow entry there
     (paravirt, 189),  # a site in conforming code, run by ring 3
     (paravirt, 2),  # a breakpoint at a site's start was taken for one within it
+    (paravirt, 3005),  # a kernel's site was executed in ring 3
+    (paravirt, 5123),
+    (paravirt, 5277),
 ]
 
 
