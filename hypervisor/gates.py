@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from emulator.core import EFLAGS_IF
 from hypervisor import segments
 from hypervisor.monitor import IDT, TSS
-from hypervisor.world import EFLAGS_IOPL
+from hypervisor.world import EFLAGS_IOPL, USER
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -147,10 +147,14 @@ class Gates:
     # -- what the guest has changed ----------------------------------------------------------------
 
     def check(self) -> None:
-        """Table registers, the meaning of addresses or the virtual IF may have changed."""
-        if self._open and (
-            self._registers() != self._tables or not self.allowed(self._vm.cpu.state)
-        ):
+        """Table registers or the meaning of addresses may have changed."""
+        if self._open and self._registers() != self._tables:
+            self.close()
+
+    def check_flags(self) -> None:
+        """The guest is about to go on, perhaps in ring 3 with flags that no gate can show."""
+        state = self._vm.cpu.state
+        if self._open and state.cpl == USER and not self.allowed(state):
             self.close()
 
     def written(self, page: int) -> None:

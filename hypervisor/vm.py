@@ -178,6 +178,7 @@ class VirtualMachine(Machine):
         refusal = self.technique.refusal(self)
         if refusal:
             self._end(Stop.UNSUPPORTED, refusal)
+        self.gates.check_flags()
         return not refusal and self.technique.runs_directly(self)
 
     def _reflect(self) -> None:
