@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 COPY: Final = ROOT / "build" / "sanitized"
 FOLDERS: Final = ("csrc", "emulator", "guests", "hypervisor", "isa", "tests")
 FILES: Final = ("setup.py", "pyproject.toml", "README.md", "MANIFEST.in", "LICENSE")
-DEFAULT_TESTS: Final = ("tests/core", "tests/emulator")
+DEFAULT_TESTS: Final = ("tests/core", "tests/emulator", "tests/hypervisor")
 RUNTIMES: Final = ("libasan.so", "libubsan.so")
 #: Machines and CPUs made and dropped in many ways.
 LEAK_TEST: Final = "tests.core.churn"
