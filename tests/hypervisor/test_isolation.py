@@ -29,6 +29,7 @@ from hypervisor.monitor import (
     TSS,
     TSS_BYTES,
     TSS_SELECTOR,
+    WRITABLE,
 )
 from hypervisor.vm import VirtualMachine
 from tests.core.world import GDT as GUEST_GDT
@@ -45,7 +46,7 @@ WAYS: Final = [
     (technique, virtualizable)
     for technique in ("trap", "interpret")
     for virtualizable in (True, False)
-]
+] + [("paravirt", False)]
 each_way = pytest.mark.parametrize(("technique", "virtualizable"), WAYS)
 entries = struct.Struct("<1024I")
 
@@ -90,7 +91,8 @@ class Arena:
         frames = [*victim.memory.guest_page, *victim.monitor._frames.values()]
         return (
             [read(frame * PAGE, PAGE) for frame in (*frames, victim.monitor.page_table)],
-            read(own.page_table * PAGE, PAGE),
+            # The first page of the vCPU area may be made read-only, and writable again.
+            [entry | WRITABLE for entry in entries.unpack(read(own.page_table * PAGE, PAGE))],
             own.read(TSS + TSS_BYTES, PAGE - TSS_BYTES),
             own.read(IDT + 0x800, PAGE - 0x800),
             [own.read(GDT + selector, 8) for selector in (LDT_SELECTOR, TSS_SELECTOR)],
@@ -122,7 +124,7 @@ class Arena:
                 if pair in empty or key in (TSS_SELECTOR, LDT_SELECTOR):
                     continue
                 assert vm.descriptors.source(key) is not None, f"{key:#x}: {pair.hex()}"
-                check_reach(segments.parse(*struct.unpack("<II", pair)))
+                self.check_reach(segments.parse(*struct.unpack("<II", pair)))
 
     def check_shadows(self) -> None:
         """Shadow tables lead to the guest's own frames, and to the monitor's one table."""
@@ -146,24 +148,25 @@ class Arena:
             return
         for segment in self.hostile.real.seg:
             if not segment.attributes & segments.UNUSABLE:
-                check_reach(segments.Segment(segment.attributes, segment.base, segment.limit))
+                self.check_reach(segments.Segment(segment.attributes, segment.base, segment.limit))
         assert self.hostile.real.cpl in (1, 3)
         assert self.hostile.real.retired_cpl0 == 0
+
+    def check_reach(self, segment: segments.Segment) -> None:
+        """No valid offset of a segment leads to the monitor area, but to what is shared of it."""
+        attributes, base, limit = segment
+        shares = not attributes & segments.CODE and not base
+        end = self.hostile.descriptors.data_end if shares else MONITOR
+        if not attributes & segments.CODE and attributes & segments.EXPAND_DOWN:
+            top = 0xFFFF_FFFF if attributes & segments.BIG else 0xFFFF
+            assert limit >= top or base + top < end
+        else:
+            assert base + limit < end
 
     def check_free(self) -> None:
         """Frames that are free hold the secret or nothing: no guest's store went there."""
         for frame in self.host._free:
             assert self.host.memory.read(frame * PAGE, PAGE) in (self.page, bytes(PAGE))
-
-
-def check_reach(segment: segments.Segment) -> None:
-    """No valid offset of a segment leads to the monitor area."""
-    attributes, base, limit = segment
-    if not attributes & segments.CODE and attributes & segments.EXPAND_DOWN:
-        top = 0xFFFF_FFFF if attributes & segments.BIG else 0xFFFF
-        assert limit >= top or base + top < MONITOR
-    else:
-        assert base + limit < MONITOR
 
 
 @pytest.fixture(scope="module")

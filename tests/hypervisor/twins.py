@@ -14,6 +14,8 @@ from emulator import Machine
 from emulator.core import SEGMENTS
 from emulator.result import Result, Stop
 from hypervisor.vm import VirtualMachine
+from isa import assemble
+from isa.paravirt import HYPERVISOR
 from tests.core.world import (
     CODE_OF,
     DATA_OF,
@@ -38,6 +40,8 @@ TIMER_PORTS: Final = (
     *((0x43, 0x34), (0x40, 2), (0x40, 0)),
 )
 
+PARAVIRTUAL: Final = assemble("nop", paravirt=HYPERVISOR)
+
 _world = World()
 
 
@@ -47,7 +51,9 @@ def put(machine: Machine, setup: Setup, *, timer: bool = False) -> None:
     image[setup.entry : setup.entry + len(setup.code)] = setup.code
     for address, data in setup.memory:
         image[address : address + len(data)] = data
-    machine.load(b"\x90")
+    # What it is loaded with is overwritten; but `paravirt` takes no plain program.
+    asks = isinstance(machine, VirtualMachine) and machine.technique.name == "paravirt"
+    machine.load(PARAVIRTUAL if asks else b"\x90")
     machine.memory.write(0, bytes(image))
     state = machine.cpu.state
     for number, value in enumerate(setup.registers):
