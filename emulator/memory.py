@@ -46,7 +46,8 @@ class Memory:
     def __init__(self, size: int) -> None:
         self.size = size
         self._weighted: set[int] = set()
-        self._bytes = mmap.mmap(-1, size)
+        # Private: to read what nobody has written then takes no memory either.
+        self._bytes = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._buffer = ffi.from_buffer("uint8_t[]", self._bytes)
         machine = lib.machine_new(self._buffer, size)
         if machine == ffi.NULL:

@@ -17,6 +17,7 @@ from hypervisor import segments
 from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
 from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION
 from hypervisor.outcome import Outcome
+from isa.cost import EVENT_CYCLES
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -107,6 +108,7 @@ class Hypercalls:
             raise Refused(EINVAL)
         for byte in self._read(source, count):
             self._vm.board.bus.port_write(COM1_TRANSMIT, 1, byte)
+        self._vm.emulated_cycles += count * EVENT_CYCLES["port_access"]
         return count
 
     def hypercall_yield(self) -> int:

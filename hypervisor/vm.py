@@ -79,6 +79,7 @@ class VirtualMachine(Machine):
         #: What would not have exited but for a structure of ours: (mnemonic, structure).
         self.rescued: Counter[tuple[str, str]] = Counter()
         self.reflected = 0  #: exceptions of the real CPU that were the guest's own
+        self.emulated_cycles = 0  #: machine time of instructions that emulate.py has done
         self.steps = 0  #: instructions, or iterations of a repeat, that the virtual CPU took
         super().__init__(ram, **options)
         self.host.machines.append(self)
@@ -169,8 +170,7 @@ class VirtualMachine(Machine):
                     return INTERRUPT
                 until = min(until, state.tick + 1)
         if not world.entered and not self._may_enter():
-            self.steps += 1
-            return self.cpu.step() if self._stop is None else DEADLINE
+            return self.technique.step(self, until) if self._stop is None else DEADLINE
         until = self.technique.limit(self, until)
         world.enter()
         outcome = EXITS[self.host.cpu.run(until)](self)
@@ -327,9 +327,9 @@ class VirtualMachine(Machine):
 
     @property
     def cycles(self) -> int:
-        """Machine time: what both CPUs have executed for this guest."""
+        """Machine time: what both CPUs have executed for this guest, and what was emulated."""
         interpreted: int = self.cpu.state.cycle
-        return self.world.cycles + interpreted
+        return self.world.cycles + interpreted + self.emulated_cycles
 
     @property
     def _charged(self) -> int:

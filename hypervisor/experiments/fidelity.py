@@ -22,7 +22,7 @@ from hypervisor.errors import HypervisorError
 from hypervisor.experiments.lockstep import Divergence, first_difference
 from hypervisor.experiments.observe import NativeRun, Observation, compare
 from hypervisor.experiments.subjects import Image, Subject, find_subjects, variants
-from hypervisor.experiments.virtual import HAS_WEIGHTS, VirtualRun, native_run
+from hypervisor.experiments.virtual import VirtualRun, native_run
 from hypervisor.techniques import TECHNIQUES, find_technique
 from hypervisor.variants import sites_of
 
@@ -41,18 +41,17 @@ class Column:
     virtualizable: bool | tuple[str, ...] = False  #: as `emulator.Machine` has it
 
     def __str__(self) -> str:
-        if not self.virtualizable:
-            return self.technique
-        named = "" if self.virtualizable is True else f"={','.join(self.virtualizable)}"
-        return f"{self.technique} --virtualizable{named}"
+        if isinstance(self.virtualizable, bool):
+            return f"{self.technique}{' --virtualizable' * self.virtualizable}"
+        return f"{self.technique} --virtualizable={','.join(self.virtualizable)}"
 
 
 class Rescue(NamedTuple):
-    """Instructions that a shadow structure made exit, so that the hypervisor could do them right."""
+    """Instructions that exited because of a shadow structure, so that they could be done right."""
 
     mnemonic: str
     structure: str
-    count: int
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,7 @@ class Matrix:
 
     def cell(self, guest: str, column: Column) -> Cell:
         """One cell."""
-        return self.cells[
-            self.guests.index(guest) * len(self.columns) + self.columns.index(column)
-        ]
+        return self.cells[self.guests.index(guest) * len(self.columns) + self.columns.index(column)]
 
     @property
     def crosses(self) -> tuple[Cell, ...]:
@@ -111,7 +108,8 @@ def fidelity(
     columns = tuple(Column(c) if isinstance(c, str) else c for c in wanted)
     for column in columns:
         find_technique(column.technique)  # better to hear now than in an hour
-    total, cells = len(subjects) * len(columns), []
+    total = len(subjects) * len(columns)
+    cells: list[Cell] = []
     for subject in subjects:
         references: dict[str | None, _Reference] = {}
         for column in columns:
@@ -139,13 +137,9 @@ class _Reference:
         return run
 
 
-def _run_cell(
-    subject: Subject, column: Column, references: dict[str | None, _Reference]
-) -> Cell:
+def _run_cell(subject: Subject, column: Column, references: dict[str | None, _Reference]) -> Cell:
     variant, reference_variant = variants(column.technique)
     try:
-        if variant is not None and not HAS_WEIGHTS:
-            raise HypervisorError("the core has no retire weights: rebuild it")
         image = subject.image(variant)
         if reference_variant not in references:
             references[reference_variant] = _Reference(subject, reference_variant)
@@ -185,12 +179,12 @@ def _masked(image: Image) -> list[range]:
 
 
 def rescues_by_column(matrix: Matrix) -> Iterable[tuple[Column, Rescue, int]]:
-    """Per column, mnemonic and structure: the rescues of all guests, and how many guests these are."""
+    """Per column, mnemonic and structure: the rescues of all guests, and in how many guests."""
     for column in matrix.columns:
         found: dict[tuple[str, str], list[int]] = {}
         for cell in matrix.cells:
             if cell.column == column:
                 for rescue in cell.rescues:
-                    found.setdefault(rescue[:2], []).append(rescue.count)
+                    found.setdefault(rescue[:2], []).append(rescue.times)
         for key, counts in sorted(found.items()):
             yield column, Rescue(*key, sum(counts)), len(counts)

@@ -53,7 +53,9 @@ class Subject:
         found = self.path.read_bytes()
         if sites_of(found)[0] != variant:
             wanted = f"the {variant} variant" if variant else "a plain program"
-            raise HypervisorError(f"{self.name}: expected {wanted} or a source, found another image")
+            raise HypervisorError(
+                f"{self.name}: expected {wanted} or a source, found another image"
+            )
         return found
 
     def symbols(self, image: Image) -> ImageSymbols:
@@ -75,9 +77,7 @@ def variants(technique: str) -> tuple[str | None, str | None]:
 
 def of_guest(guest: Guest) -> Subject:
     """A guest of the manifest."""
-    return Subject(
-        guest.name, guest.source, guest.includes, guest.ram, guest.ticks, guest.input
-    )
+    return Subject(guest.name, guest.source, guest.includes, guest.ram, guest.ticks, guest.input)
 
 
 def find_subject(what: str | Path | Guest | Subject) -> Subject:

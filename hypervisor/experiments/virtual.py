@@ -8,17 +8,14 @@ CPU's, and guest-physical pages. Read observe.py first, lockstep.py next.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from emulator.core import TraceKind, lib
+from emulator.core import TraceKind
 from emulator.loader import Program
 from emulator.result import Result
 from hypervisor.experiments.observe import PAGE, NativeRun, Observation, Recorder
 from hypervisor.variants import set_weights, sites_of
 from hypervisor.vm import VirtualMachine
-
-#: Older cores count every instruction of a site, and cannot be compared with a native twin.
-HAS_WEIGHTS: Final = hasattr(lib, "machine_set_weights")
 
 
 class VirtualRun:
@@ -34,7 +31,9 @@ class VirtualRun:
         **options: Any,
     ) -> None:
         """options: further arguments of `VirtualMachine`."""
-        self.machine = VirtualMachine(technique=technique, ram=ram, console_in=console_in, **options)
+        self.machine = VirtualMachine(
+            technique=technique, ram=ram, console_in=console_in, **options
+        )
         self.recorder = Recorder()
         self.recorder.attach(self.machine.board)
         self.machine.set_tracer(TraceKind.EVENT, self.recorder)
@@ -61,14 +60,10 @@ class VirtualRun:
 
 
 def native_run(program: Program | bytes, **options: Any) -> NativeRun:
-    """A recorded run on the bare machine; of a native twin with the padding of its sites weightless.
+    """A recorded run on the bare machine; of a native twin, whose padding has no weight, too.
 
     options: those of `NativeRun`.
     """
     run = NativeRun(program, **options)
-    if HAS_WEIGHTS:
-        machine = run.machine.memory.machine
-        set_weights(
-            sites_of(program)[1], lambda page, bits: lib.machine_set_weights(machine, page, bits)
-        )
+    set_weights(run.machine.memory, sites_of(program)[1])
     return run
