@@ -154,9 +154,7 @@ def bench_exit(what: Exit, repeats: int, count: int = 20_000) -> float:
     few, many = (
         guest("trapped", variant, COUNT=n, INSTRUCTION=what.code) for n in (count // 10, count)
     )
-    low, high = fastest(
-        [virtual(few, what.technique), virtual(many, what.technique)], repeats
-    )
+    low, high = fastest([virtual(few, what.technique), virtual(many, what.technique)], repeats)
     return (high - low) / (count - count // 10) * 1e6
 
 

@@ -206,7 +206,7 @@ def test_pass_through_gates_show_the_same_events(gates: bool) -> None:
 
 
 def test_a_missing_event_is_seen() -> None:
-    """The recorder of a virtual machine is no decoration: without the real CPU's ring it differs."""
+    """Recording is no decoration: without the real CPU's ring it differs."""
     program = bench_guest("null_call", None, COUNT=50)
     native = observe_native(program, ram="4M")
     run = VirtualRun(program, "trap", ram="4M", virtualizable=GATES_REPAIRED)
@@ -271,7 +271,7 @@ def test_a_source_of_ones_own(tmp_path: Path) -> None:
         (["--technique", "magic"], 64, "no technique 'magic'; there is native, interpret"),
         (["--virtualizable=add"], 64, "virtualizable add: expected some of"),
         (["--virtualizable="], 64, "--virtualizable: expected mnemonics, or all"),
-        (["kprobe_pop"], 66, "no file and no guest is named 'kprobe_pop'; did you mean kprobe_popf"),
+        (["kprobe_pop"], 66, "no guest is named 'kprobe_pop'; did you mean kprobe_popf"),
         (["none.asm"], 66, "none.asm: No such file"),
     ],
 )
@@ -291,7 +291,7 @@ def test_json_and_page_of_a_matrix() -> None:
 
 
 def check_html(text: str) -> None:
-    """All that is opened is closed, every link within the page leads somewhere, nothing is loaded."""
+    """All that is opened is closed, links lead somewhere, nothing is loaded."""
 
     class Checker(HTMLParser):
         void = ("meta", "rect", "line")
@@ -312,7 +312,8 @@ def check_html(text: str) -> None:
                 self.open.append(tag)
 
         def handle_endtag(self, tag: str) -> None:
-            assert self.open.pop() == tag
+            if tag not in self.void:
+                assert self.open.pop() == tag
 
     checker = Checker()
     checker.feed(text)
