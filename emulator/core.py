@@ -138,6 +138,7 @@ class Cpu:
         self._head = memoryview(ffi.buffer(self._exit, _HEAD.size))
         self._data = memoryview(ffi.buffer(self._exit.data))
         self._walked = ffi.new("Walked *")
+        self._trace: Any = None
         #: The exit record as the core has it: for a handler that wants two or three of its fields.
         self.record = self._exit
         # One C call each, with nothing of Python between: these three are every exit's.
@@ -290,5 +291,6 @@ class Cpu:
     def take_trace(self, count: int = 1024) -> list[Any]:
         """Up to `count` trace records (C structs), oldest first; good until the next call."""
         # The structs lie in this array: it has to live as long as they are looked at.
-        self._trace = ffi.new("TraceRecord[]", count)
+        if self._trace is None or len(self._trace) < count:
+            self._trace = ffi.new("TraceRecord[]", count)
         return list(self._trace[0 : lib.cpu_take_trace(self.pointer, self._trace, count)])

@@ -46,7 +46,8 @@ class Memory:
     def __init__(self, size: int) -> None:
         self.size = size
         self._weighted: set[int] = set()
-        self._bytes = mmap.mmap(-1, size)
+        # Private: to read what nobody has written then takes no memory either.
+        self._bytes = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._buffer = ffi.from_buffer("uint8_t[]", self._bytes)
         machine = lib.machine_new(self._buffer, size)
         if machine == ffi.NULL:
@@ -118,12 +119,13 @@ class Memory:
 
     def pages(self) -> Iterator[tuple[int, bytes]]:
         """The (offset, bytes) of every page that is not all zero."""
-        # Slices of an mmap are bytes, which compare as fast as memory can be read.
+        # A cffi buffer is compared where it lies, as fast as memory can be read.
         zeros, zero = bytes(CHUNK), bytes(PAGE)
         for start in range(0, self.size, CHUNK):
-            chunk = self._bytes[start : start + CHUNK]
-            if chunk == zeros[: len(chunk)]:
+            length = min(CHUNK, self.size - start)
+            if ffi.buffer(self._buffer + start, length) == zeros[:length]:
                 continue
+            chunk = self._bytes[start : start + length]
             for offset in range(0, len(chunk), PAGE):
                 page = chunk[offset : offset + PAGE]
                 if page != zero:

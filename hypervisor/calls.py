@@ -2,13 +2,15 @@
 
 All that a guest passes is checked before anything changes: addresses by a walk of its own page
 tables with its kernel's rights, counts by the table's limits. The instruction has retired when a
-method runs, and the virtual CPU is up to date. Read techniques/paravirt.py for how they get here.
+method runs. The real CPU still holds the guest then: a method that needs more of the virtual one
+than its tables leaves the guest's world first, and others save the time. Read
+techniques/paravirt.py for how they get here.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emulator.clock import TICKS_PER_SECOND
 from emulator.core import GENERAL, Access
@@ -17,6 +19,7 @@ from hypervisor import segments
 from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
 from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION
 from hypervisor.outcome import Outcome
+from isa.cost import EVENT_CYCLES
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -28,6 +31,8 @@ MOST_CALLS: Final = 256
 LARGEST_STATUS: Final = 63
 COM1_TRANSMIT: Final = 0x3F8
 EFAULT, EINVAL, ENOSYS = (ERROR_VALUES[name] for name in ("EFAULT", "EINVAL", "ENOSYS"))
+ARGUMENTS: Final = tuple(GENERAL.index(name) for name in ARGUMENT_REGISTERS)
+EAX: Final = GENERAL.index("eax")
 UPDATE: Final = struct.Struct("<II")
 CALL: Final = struct.Struct("<6I")
 MULTICALL: Final = next(call.number for call in HYPERCALLS if call.name == "multicall")
@@ -42,28 +47,30 @@ class Hypercalls:
 
     def __init__(self, vm: VirtualMachine) -> None:
         self._vm = vm
-        self._handlers = [getattr(self, call.handler) for call in HYPERCALLS]
+        self._handlers = [(getattr(self, call.handler), len(call.arguments)) for call in HYPERCALLS]
+        self._reasons = [f"hypercall: {call.name}" for call in HYPERCALLS]
 
-    @staticmethod
-    def name(number: int) -> str:
-        """The name of a call, for people."""
-        return HYPERCALLS[number].name if number < len(HYPERCALLS) else "unknown"
+    def reason(self, number: int) -> str:
+        """What the exit for a call is counted as."""
+        return self._reasons[number] if number < len(self._reasons) else "hypercall: unknown"
 
     def make(self, number: int) -> Outcome:
         """Make the call that the guest's registers ask for; its result goes to EAX."""
         vm = self._vm
-        vm.world.leave()
-        registers = vm.cpu.state.gpr
-        arguments = [registers[GENERAL.index(name)] for name in ARGUMENT_REGISTERS]
-        registers[GENERAL.index("eax")] = self._result(number, arguments) & 0xFFFF_FFFF
+        registers = vm.real.gpr
+        result = self._result(number, registers)
+        if not vm.world.entered:
+            registers = vm.cpu.state.gpr
+        registers[EAX] = result & 0xFFFF_FFFF
         return Outcome.STOP if vm.stopped else Outcome.RESUME
 
-    def _result(self, number: int, arguments: list[int]) -> int:
+    def _result(self, number: int, registers: Any) -> int:
+        """Make a call with arguments from registers, in the core's order."""
         if number >= len(self._handlers):
             return ENOSYS
-        handler = self._handlers[number]
+        handler, count = self._handlers[number]
         try:
-            result: int = handler(*arguments[: len(HYPERCALLS[number].arguments)])
+            result: int = handler(*[registers[place] for place in ARGUMENTS[:count]])
         except Refused as refused:
             result = refused.args[0]
         return result
@@ -71,6 +78,7 @@ class Hypercalls:
     # -- guest memory ------------------------------------------------------------------------------
 
     def _read(self, linear: int, size: int) -> bytes:
+        self._vm.world.leave()
         data = self._vm.cpu.read_linear(linear, size)
         if len(data) < size:
             raise Refused(EFAULT)
@@ -81,6 +89,7 @@ class Hypercalls:
 
     def _write(self, linear: int, data: bytes) -> None:
         """Write all or nothing, as the guest's kernel might."""
+        self._vm.world.leave()
         walks, done = [], 0
         while done < len(data):
             at = (linear + done) & 0xFFFF_FFFF
@@ -105,8 +114,11 @@ class Hypercalls:
         """Send bytes out of COM1, all at one tick."""
         if count > MOST_BYTES:
             raise Refused(EINVAL)
-        for byte in self._read(source, count):
+        data = self._read(source, count)
+        self._vm.board.clock.now = self._vm.ticks
+        for byte in data:
             self._vm.board.bus.port_write(COM1_TRANSMIT, 1, byte)
+        self._vm.emulated_cycles += count * EVENT_CYCLES["port_access"]
         return count
 
     def hypercall_yield(self) -> int:
@@ -116,6 +128,7 @@ class Hypercalls:
 
     def hypercall_get_time(self, to: int) -> int:
         """Store the tick."""
+        self._vm.world.leave()
         self._write(to, struct.pack("<Q", self._vm.ticks))
         return 0
 
@@ -135,6 +148,7 @@ class Hypercalls:
     def hypercall_set_kernel_stack(self, selector: int, pointer: int) -> int:
         """Write SS0:ESP0 of the guest's TSS."""
         tr = self._vm.cpu.state.tr
+        self._vm.world.leave()
         if selector > 0xFFFF or selector & 3 or tr.attributes & segments.UNUSABLE:
             raise Refused(EINVAL)
         if tr.limit < TSS_LEAST:
@@ -148,7 +162,8 @@ class Hypercalls:
             raise Refused(EINVAL)
         batch = list(CALL.iter_unpack(self._read(calls, count * CALL.size)))
         for done, (number, *arguments, _) in enumerate(batch):
-            result = EINVAL if number == MULTICALL else self._result(number, arguments)
+            registers = dict(zip(ARGUMENTS, arguments, strict=True))
+            result = EINVAL if number == MULTICALL else self._result(number, registers)
             place = calls + done * CALL.size + CALL.size - 4
             self._write(place, (result & 0xFFFF_FFFF).to_bytes(4, "little"))
             if self._vm.stopped or self._vm.turn_ended:
@@ -159,6 +174,7 @@ class Hypercalls:
         """End the machine."""
         if status > LARGEST_STATUS:
             raise Refused(EINVAL)
+        self._vm.world.leave()
         self._vm.board.power_off(status)
         self._vm.check_power()
         return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emulator.core import EFLAGS_IF, GENERAL, SEGMENTS
 from hypervisor import segments
+from isa.cost import EVENT_CYCLES, INSTRUCTION_CYCLES
 from isa.row import Row
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ EFLAGS_TF: Final = 0x100
 EFLAGS_RF: Final = 0x10000
 DR7_ENABLED: Final = 0xFF
 OPERAND_SIZE: Final = 0x66
+#: Machine time of what is emulated, as the core charges it natively: a virtual device stands for a
+#: real one.
+ACCESS_CYCLES: Final = INSTRUCTION_CYCLES["io"] + EVENT_CYCLES["port_access"]
+FLAG_CYCLES: Final = INSTRUCTION_CYCLES["flags"]
+INVLPG_CYCLES: Final = INSTRUCTION_CYCLES["invlpg"]
 EAX: Final = GENERAL.index("eax")
 EDX: Final = GENERAL.index("edx")
 DS: Final = SEGMENTS.index("ds")
@@ -71,6 +77,7 @@ def emulate_out(vm: VirtualMachine, trapped: Trapped) -> bool:
     port, size = access
     vm.board.clock.now = vm.real.tick
     vm.board.bus.port_write(port, size, vm.real.gpr[EAX] & ACCUMULATOR_MASK[size])
+    vm.emulated_cycles += ACCESS_CYCLES
     vm.retire(trapped.end)
     vm.check_power()
     return True
@@ -86,6 +93,7 @@ def emulate_in(vm: VirtualMachine, trapped: Trapped) -> bool:
     mask = ACCUMULATOR_MASK[size]
     value = vm.board.bus.port_read(port, size) & mask
     vm.real.gpr[EAX] = vm.real.gpr[EAX] & ~mask & 0xFFFF_FFFF | value
+    vm.emulated_cycles += ACCESS_CYCLES
     vm.retire(trapped.end)
     return True
 
@@ -95,6 +103,7 @@ def emulate_cli(vm: VirtualMachine, trapped: Trapped) -> bool:
     if not _is_plain(vm) or vm.world.area is not None:
         return False
     vm.cpu.state.eflags &= ~EFLAGS_IF
+    vm.emulated_cycles += FLAG_CYCLES
     vm.retire(trapped.end)
     return True
 
@@ -106,6 +115,7 @@ def emulate_sti(vm: VirtualMachine, trapped: Trapped) -> bool:
     state = vm.cpu.state
     was_off = not state.eflags & EFLAGS_IF
     state.eflags |= EFLAGS_IF
+    vm.emulated_cycles += FLAG_CYCLES
     vm.retire(trapped.end)
     # The real CPU keeps it until the next instruction has retired.
     vm.real.interrupt_shadow = int(was_off)
@@ -124,6 +134,7 @@ def emulate_invlpg(vm: VirtualMachine, trapped: Trapped) -> bool:
         or not _is_plain(vm)
     ):
         return False
+    vm.emulated_cycles += INVLPG_CYCLES
     vm.cpu.invalidate_page((segment.base + vm.real.gpr[code[2] & 7]) & 0xFFFF_FFFF)
     vm.retire(trapped.end)
     return True

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import EventKind, ExitReason
+from hypervisor.descriptors import TABLE_INDICATOR
 from hypervisor.emulate import EMULATED, Trapped
 from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import MONITOR
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 #: Error codes of #GP, #NP, #SS and #TS that name a selector of the GDT or an LDT.
 ERROR_EXTERNAL: Final = 1
 ERROR_IDT: Final = 2
-
+#: Structures that make an instruction exit which would not trap by itself (`vm.rescued`).
+SHADOW_IDT: Final = "the shadow IDT"
+SHADOW_GDT: Final = "the shadow GDT"
+SHADOW_LDT: Final = "the shadow LDT"
 
 Handler = Callable[["VirtualMachine"], Outcome]
 
@@ -63,6 +67,7 @@ def _software_interrupt(vm: VirtualMachine) -> Outcome:
             vm.count("gate opened")
             return Outcome.RESUME
     vm.count("int")
+    vm.rescued["int", SHADOW_IDT] += 1
     return vm.interpret("int")
 
 
@@ -103,10 +108,12 @@ def _protection(vm: VirtualMachine, record: Any) -> Outcome:
     faults too, it delivers the fault.
     """
     selector = record.error & ~(ERROR_EXTERNAL | ERROR_IDT)
-    if selector and not record.error & ERROR_IDT and vm.descriptors.fill(selector):
-        vm.count("descriptor load")
-        return Outcome.RESUME
     mnemonic = ROWS[record.row].mnemonic if record.length else "fetch"
+    if selector and not record.error & ERROR_IDT:
+        vm.rescued[mnemonic, SHADOW_LDT if selector & TABLE_INDICATOR else SHADOW_GDT] += 1
+        if vm.descriptors.fill(selector):
+            vm.count("descriptor load")
+            return Outcome.RESUME
     vm.count(mnemonic)
     emulate = EMULATED.get(mnemonic)
     if emulate is not None and vm.in_kernel:

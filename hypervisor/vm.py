@@ -21,7 +21,7 @@ from emulator import diagnostics
 from emulator.clock import NEVER
 from emulator.core import EFLAGS_IF, Cpu, ExitReason
 from emulator.loader import Module, Program
-from emulator.machine import Machine
+from emulator.machine import Machine, TraceSink
 from emulator.memory import Memory
 from emulator.result import Result, Stop
 from hypervisor.descriptors import Descriptors
@@ -76,6 +76,11 @@ class VirtualMachine(Machine):
         self.event = Event(0)  #: what a handler wants reflected
         self.counts: Counter[str] = Counter()  #: exits of the real CPU, by reason
         self.interpreted: Counter[str] = Counter()  #: instructions the virtual CPU took, by reason
+        #: What would not have exited but for a structure of ours: (mnemonic, structure).
+        self.rescued: Counter[tuple[str, str]] = Counter()
+        self.reflected = 0  #: exceptions of the real CPU that were the guest's own
+        self.emulated_cycles = 0  #: machine time of instructions that emulate.py has done
+        self.steps = 0  #: instructions, or iterations of a repeat, that the virtual CPU took
         super().__init__(ram, **options)
         self.host.machines.append(self)
         if program is not None:
@@ -138,13 +143,14 @@ class VirtualMachine(Machine):
     # -- the run loop ------------------------------------------------------------------------------
 
     def _runner(self) -> Callable[[int], int]:
-        return self._run_virtual if self._tracer is None else self._run_traced
+        return self._run_virtual
 
     def _run_virtual(self, until: int) -> int:
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
         state, clock = self.cpu.state, self.board.clock
+        run_to_exit = self._run_to_exit if self._tracer is None else self._run_traced_to_exit
         while True:
-            reason = self._run_to_exit(until)
+            reason = run_to_exit(until)
             if reason != DEADLINE or self._stop is not None:
                 return reason
             now = state.tick
@@ -164,7 +170,7 @@ class VirtualMachine(Machine):
                     return INTERRUPT
                 until = min(until, state.tick + 1)
         if not world.entered and not self._may_enter():
-            return self.cpu.step() if self._stop is None else DEADLINE
+            return self.technique.step(self, until) if self._stop is None else DEADLINE
         until = self.technique.limit(self, until)
         world.enter()
         outcome = EXITS[self.host.cpu.run(until)](self)
@@ -183,6 +189,7 @@ class VirtualMachine(Machine):
 
     def _reflect(self) -> None:
         """Deliver an exception through the guest's own IDT."""
+        self.reflected += 1
         self.world.leave()
         event = self.event
         if event.address is not None:
@@ -220,6 +227,7 @@ class VirtualMachine(Machine):
         tick, eip = state.tick, state.eip
         self.board.clock.now = tick
         while self._stop is None and (state.tick, state.eip) == (tick, eip):
+            self.steps += 1
             why = self.cpu.step(code, length)
             handlers[why]()
             if why == DEADLINE:
@@ -293,8 +301,15 @@ class VirtualMachine(Machine):
         tracer = VirtualTracer(self, kinds, out)
         self.set_tracer(tracer.core_kinds, tracer)
 
-    def _run_traced(self, until_tick: int) -> int:
-        reason = self._run_virtual(until_tick)
+    def set_tracer(self, kinds: int, tracer: TraceSink) -> None:
+        """As on the bare machine; the real CPU records what the guest does on it."""
+        super().set_tracer(kinds, tracer)
+        self.world.load_trace()
+
+    def _run_traced_to_exit(self, until: int) -> int:
+        """The same, with the records of both CPUs in the order in which things happened."""
+        self.drain_trace()  # what was delivered since the last exit, by the virtual CPU
+        reason = self._run_to_exit(until)
         self.drain_trace()
         return reason
 
@@ -313,9 +328,9 @@ class VirtualMachine(Machine):
 
     @property
     def cycles(self) -> int:
-        """Machine time: what both CPUs have executed for this guest."""
+        """Machine time: what both CPUs have executed for this guest, and what was emulated."""
         interpreted: int = self.cpu.state.cycle
-        return self.world.cycles + interpreted
+        return self.world.cycles + interpreted + self.emulated_cycles
 
     @property
     def _charged(self) -> int:

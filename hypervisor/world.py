@@ -128,6 +128,11 @@ class World:
         if self._host.running is self:
             self._real.intercepts = self.intercepts[0]
 
+    def load_trace(self) -> None:
+        """Make what the real CPU records that of this machine, if it is running."""
+        if self._host.running is self:
+            self._real.trace = self._virtual.trace
+
     def refresh(self) -> None:
         """Make the real CPU forget what the shadows no longer say."""
         self._paging.stale = False

@@ -26,6 +26,8 @@ COMMANDS: Final = {
     "disasm": "Disassemble a flat binary or an ELF.",
     "isa": "Show the instruction set, or one instruction.",
     "classify": "Decide by experiment which instructions are unsafe.",
+    "fidelity": "Compare guests under techniques with the bare machine.",
+    "compare": "Compare what techniques cost.",
     "guests": "List, show or copy the guest programs that come along.",
     "completion": "Print the shell's completion script.",
 }

@@ -79,6 +79,8 @@ def first_difference(
     # What differs only in how the run stopped differs after the last tick.
     ends = [run.observe().ending.tick for run in runs]
     low, high = 0, min(max_ticks, max(ends) + 1)
+    if difference.tick is not None:
+        high = min(high, difference.tick + 1)
     while high - low > 1:
         step = 1 if high - low <= WALK else -(-(high - low) // STOPS)
         runs = native(), other()

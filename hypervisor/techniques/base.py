@@ -55,6 +55,12 @@ class Technique:
         """
         raise NotImplementedError
 
+    def step(self, vm: VirtualMachine, until: int) -> int:
+        """Have the virtual CPU take the step, or several but not beyond a tick; the last's exit."""
+        del until
+        vm.steps += 1
+        return vm.cpu.step()
+
     def refusal(self, vm: VirtualMachine) -> str:
         """Why this guest cannot go on under this technique; empty if it can."""
         cpl = vm.cpu.state.cpl

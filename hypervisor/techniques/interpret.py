@@ -8,12 +8,18 @@ end of every chart. User code still runs in ring 3 of the real CPU, and what lea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from emulator.core import ExitReason, ffi, lib
 from hypervisor.techniques.base import USER, Technique
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
+
+DEADLINE: Final = int(ExitReason.DEADLINE)
+#: Steps at a time: less than what fills the trace ring.
+MOST_STEPS: Final = 1000
 
 
 class Interpret(Technique):
@@ -21,6 +27,25 @@ class Interpret(Technique):
 
     name: ClassVar[str] = "interpret"
     kernel_in_ring_1: ClassVar[bool] = False
+
+    def attach(self, vm: VirtualMachine) -> None:
+        self._step = partial(lib.cpu_step, vm.cpu.pointer, ffi.NULL, 0, 0)
+
+    def step(self, vm: VirtualMachine, until: int) -> int:
+        """As many steps as the run loop has nothing to say about: most time is spent here."""
+        state, step, count = vm.cpu.state, self._step, 0
+        while True:
+            count += 1
+            reason: int = step()
+            if (
+                reason != DEADLINE
+                or state.cpl == USER
+                or state.interrupt_line
+                or state.tick >= until
+                or count == MOST_STEPS
+            ):
+                vm.steps += count
+                return reason
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
         return vm.cpu.state.cpl == USER

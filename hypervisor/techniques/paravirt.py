@@ -13,7 +13,8 @@ the art of virtualization" (2003), is the model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from emulator.core import EFLAGS_IF, GENERAL, EventKind
 from hypervisor.calls import Hypercalls
@@ -37,6 +38,21 @@ PAGE_FAULT: Final = 14
 SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})  #: #TS, #NP, #SS, #GP
 STI: Final = "sti"
 INT: Final = b"\xcd"
+EAX: Final = GENERAL.index("eax")
+
+
+class Asked(NamedTuple):
+    """A site's original instruction, worked out when it was loaded."""
+
+    reason: str  #: what its exit is counted as
+    emulate: Callable[[VirtualMachine, Trapped], bool] | None
+    trapped: Trapped
+
+
+def _asked(site: Site) -> Asked:
+    row, original = site.row, site.original
+    trapped = Trapped(row, len(original), site.end, lambda: original)
+    return Asked(f"hypercall: {row.mnemonic}", EMULATED.get(row.mnemonic), trapped)
 
 
 class Paravirt(Technique):
@@ -47,6 +63,7 @@ class Paravirt(Technique):
     def __init__(self) -> None:
         self._steps: dict[int, tuple[Site, Step]] = {}
         self._restarts: dict[int, Site] = {}
+        self._asked: dict[int, Asked] = {}  #: by a site's address: what its INT asks for
 
     def attach(self, vm: VirtualMachine) -> None:
         self._area = vm.world.area = VcpuArea(vm)
@@ -60,6 +77,7 @@ class Paravirt(Technique):
                 + ("its native twin" if variant else "a plain one")
             )
         self._steps = {s.address + step.offset: (s, step) for s in sites for step in s.steps}
+        self._asked = {s.address: _asked(s) for s in sites}
         self._restarts = {s.restart: s for s in sites if s.restart != s.address}
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
@@ -101,12 +119,11 @@ class Paravirt(Technique):
 
     def _called(self, vm: VirtualMachine, site: Site, step: Step) -> Outcome:
         """INT at a site: the guest asks for the original instruction."""
-        vm.count(f"hypercall: {site.mnemonic}")
-        emulate = EMULATED.get(site.mnemonic)
-        if emulate is not None and not step.offset and vm.in_kernel:
-            trapped = Trapped(site.row, len(site.original), site.end, lambda: site.original)
-            if emulate(vm, trapped):
-                return Outcome.RESUME
+        asked = self._asked[site.address]
+        vm.count(asked.reason)
+        emulate = asked.emulate
+        if emulate is not None and not step.offset and vm.in_kernel and emulate(vm, asked.trapped):
+            return Outcome.RESUME
         return self._original(vm, site, step)
 
     def _faulted(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome | None:
@@ -128,7 +145,7 @@ class Paravirt(Technique):
                 vm.count("hidden page fault")
                 vm.refresh_paging()
                 return Outcome.RESUME
-        vm.count(f"site: {site.mnemonic}")
+        vm.count(f"site: {self._asked[site.address].trapped.row.mnemonic}")
         return self._original(vm, site, step)
 
     def _original(self, vm: VirtualMachine, site: Site, step: Step) -> Outcome:
@@ -144,13 +161,14 @@ class Paravirt(Technique):
             else:
                 state.gpr[GENERAL.index(name)] = value
         state.eip = site.restart
-        return vm.interpret(site.mnemonic, site.original, site.end - site.restart)
+        asked = self._asked[site.address].trapped
+        return vm.interpret(asked.row.mnemonic, site.original, asked.end - site.restart)
 
     # -- hypercalls by number ----------------------------------------------------------------------
 
     def _named(self, vm: VirtualMachine, record: Any) -> Outcome:
-        number = vm.real.gpr[GENERAL.index("eax")]
-        vm.count(f"hypercall: {self._calls.name(number)}")
+        number = vm.real.gpr[EAX]
+        vm.count(self._calls.reason(number))
         vm.retire(record.eip + record.length)
         return self._calls.make(number)
 

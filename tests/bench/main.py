@@ -4,8 +4,8 @@
 
 Prints each time as a ratio to silicon's (or to Seventeen's where the host is no x86), the geometric
 mean over the counted workloads, the costs of system calls, page faults and CR3 loads, the
-bandwidth of `rep stos/movs`, and start-up times. Nothing else should run meanwhile. measure.py says
-how a time is taken.
+bandwidth of `rep stos/movs`, start-up times, and what virtualization costs (virtual.py). Nothing
+else should run meanwhile. measure.py says how a time is taken.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.bench import build, measure
 from tests.bench.machines import MACHINES, Bench, BenchError
+from tests.bench.virtual import bench_virtual
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "build" / "bench"
 BULK_BYTES = 2 << 20  # written an iteration of workloads/bulk.S: one fill and one copy of 1 MiB
@@ -120,6 +121,8 @@ def main() -> int:
         figures["workloads"] = bench_workloads(machines, options, seconds, repeats)
         if not options.workloads:
             figures["system"] = bench_system(machines, options, seconds, repeats)
+            if any(machine.name == "seventeen" for machine in machines):
+                figures["virtual"] = bench_virtual(quick=options.quick, folder=options.folder)
     except (BenchError, build.BuildError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,190 @@
+"""`seventeen fidelity`: which technique is faithful to which guest, and why not where it is not.
+
+Every guest runs natively and under every technique, recorded; observe.py says whether the two runs
+are equal. Where they are not, both are run again in lockstep down to the guest instruction after
+which they part: the reason for the cross. Nothing here asks what the instruction table says of
+that instruction; fidelity_check.py does, afterwards.
+
+An instruction that depends on what the hypervisor keeps from it need not cause a cross: some fault
+on a shadow structure, and the hypervisor steps in. A cell has these as rescues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from emulator.result import Stop
+from guests import Guest
+from hypervisor.errors import HypervisorError
+from hypervisor.experiments.lockstep import Divergence, first_difference
+from hypervisor.experiments.observe import NativeRun, Observation, compare
+from hypervisor.experiments.subjects import Image, Subject, find_subjects, variants
+from hypervisor.experiments.virtual import VirtualRun, native_run
+from hypervisor.techniques import TECHNIQUES, find_technique
+from hypervisor.variants import sites_of
+
+EQUAL: Final = "equal"
+CROSS: Final = "cross"
+REFUSED: Final = "refused"  #: the technique has said that it cannot run this guest
+
+Progress = Callable[[int, int, str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A technique, and which unsafe instructions the CPU is repaired for."""
+
+    technique: str
+    virtualizable: bool | tuple[str, ...] = False  #: as `emulator.Machine` has it
+
+    def __str__(self) -> str:
+        if isinstance(self.virtualizable, bool):
+            return f"{self.technique}{' --virtualizable' * self.virtualizable}"
+        return f"{self.technique} --virtualizable={','.join(self.virtualizable)}"
+
+
+class Rescue(NamedTuple):
+    """Instructions that exited because of a shadow structure, so that they could be done right."""
+
+    mnemonic: str
+    structure: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What became of one guest under one technique."""
+
+    guest: str
+    column: Column
+    verdict: str  #: EQUAL, CROSS or REFUSED
+    ticks: int  #: of the native run
+    rescues: tuple[Rescue, ...] = ()
+    cross: Divergence | None = None
+    reason: str = ""  #: of a refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """All cells, guest by guest."""
+
+    guests: tuple[str, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[Cell, ...]
+
+    def cell(self, guest: str, column: Column) -> Cell:
+        """One cell."""
+        return self.cells[self.guests.index(guest) * len(self.columns) + self.columns.index(column)]
+
+    @property
+    def crosses(self) -> tuple[Cell, ...]:
+        """The cells with a cross."""
+        return tuple(cell for cell in self.cells if cell.verdict == CROSS)
+
+
+def default_columns() -> tuple[Column, ...]:
+    """Every technique on the real ISA, and the classical one on a repaired one."""
+    columns = [Column(name) for name in TECHNIQUES]
+    columns.insert(columns.index(Column("trap")) + 1, Column("trap", True))
+    return tuple(columns)
+
+
+def fidelity(
+    guests: Sequence[str | Path | Guest | Subject] | None = None,
+    techniques: Sequence[str | Column] | None = None,
+    *,
+    progress: Progress = lambda done, total, name: None,
+) -> Matrix:
+    """Run guests under techniques and natively, and say where they differ.
+
+    guests: names, paths, or what `subjects.find_subject` takes; None for the whole manifest.
+    techniques: names or columns; None for `default_columns`. progress: called before each cell.
+    """
+    subjects = find_subjects(guests)
+    wanted = default_columns() if techniques is None else techniques
+    columns = tuple(Column(c) if isinstance(c, str) else c for c in wanted)
+    for column in columns:
+        find_technique(column.technique)  # better to hear now than in an hour
+    total = len(subjects) * len(columns)
+    cells: list[Cell] = []
+    for subject in subjects:
+        references: dict[str | None, _Reference] = {}
+        for column in columns:
+            progress(len(cells), total, f"{subject.name} {column}")
+            cells.append(_run_cell(subject, column, references))
+    progress(total, total, "")
+    return Matrix(tuple(subject.name for subject in subjects), columns, tuple(cells))
+
+
+class _Reference:
+    """The native run of one variant of a guest."""
+
+    def __init__(self, subject: Subject, variant: str | None) -> None:
+        self._subject = subject
+        self._image = subject.image(variant)
+        self._symbols = subject.symbols(self._image)
+        run = self.start()
+        self.result = run.run(subject.ticks)
+        self.seen: Observation = run.observe()
+
+    def start(self) -> NativeRun:
+        """A new run from the beginning."""
+        run = native_run(self._image, ram=self._subject.ram, console_in=self._subject.input)
+        run.machine.symbols = self._symbols
+        return run
+
+
+def _run_cell(subject: Subject, column: Column, references: dict[str | None, _Reference]) -> Cell:
+    variant, reference_variant = variants(column.technique)
+    try:
+        image = subject.image(variant)
+        if reference_variant not in references:
+            references[reference_variant] = _Reference(subject, reference_variant)
+        return _compare(subject, column, references[reference_variant], image)
+    except HypervisorError as error:
+        return Cell(subject.name, column, REFUSED, 0, reason=str(error))
+
+
+def _compare(subject: Subject, column: Column, native: _Reference, image: Image) -> Cell:
+    def start() -> VirtualRun:
+        return VirtualRun(
+            image,
+            column.technique,
+            ram=subject.ram,
+            console_in=subject.input,
+            virtualizable=column.virtualizable,
+        )
+
+    # One tick more than native is enough to see that it goes on.
+    ticks = native.result.ticks
+    limit = min(subject.ticks, ticks + 1)
+    run, sites = start(), _masked(image)
+    result = run.run(limit)
+    if result.stop is Stop.UNSUPPORTED and native.result.stop is not Stop.UNSUPPORTED:
+        return Cell(subject.name, column, REFUSED, ticks, reason=result.reason)
+    rescues = tuple(Rescue(*key, count) for key, count in sorted(run.machine.rescued.items()))
+    name = column.technique
+    if compare(native.seen, run.observe(), sites=sites, name=name) is None:
+        return Cell(subject.name, column, EQUAL, ticks, rescues)
+    cross = first_difference(native.start, start, max_ticks=limit, sites=sites, name=name)
+    return Cell(subject.name, column, CROSS, ticks, rescues, cross)
+
+
+def _masked(image: Image) -> list[range]:
+    """Where a paravirtual image has other bytes than its twin."""
+    return [range(site.address, site.end) for site in sites_of(image)[1]]
+
+
+def rescues_by_column(matrix: Matrix) -> Iterable[tuple[Column, Rescue, int]]:
+    """Per column, mnemonic and structure: the rescues of all guests, and in how many guests."""
+    for column in matrix.columns:
+        found: dict[tuple[str, str], list[int]] = {}
+        for cell in matrix.cells:
+            if cell.column == column:
+                for rescue in cell.rescues:
+                    found.setdefault(rescue[:2], []).append(rescue.times)
+        for key, counts in sorted(found.items()):
+            yield column, Rescue(*key, sum(counts)), len(counts)

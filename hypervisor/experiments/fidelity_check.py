@@ -1,0 +1,44 @@
+"""The only place where the fidelity matrix meets the table's class columns.
+
+The matrix comes from runs alone. The table says which instructions are unsafe, and theory says
+what follows: only these can be the reason for a cross, and none is left on a CPU that traps them
+all. Whatever speaks against that is reported, not mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypervisor.experiments.fidelity import Cell, Matrix
+from isa.decoder import decode
+from isa.errors import DecodeError
+
+
+def surprises(matrix: Matrix) -> tuple[str, ...]:
+    """Crosses that the table does not expect, a line each."""
+    return tuple(line for cell in matrix.crosses for line in _of(cell))
+
+
+def _of(cell: Cell) -> Iterable[str]:
+    where = f"{cell.guest} under {cell.column}"
+    if cell.cross is None:
+        yield f"{where}: differs at its end, but at no tick before"
+        return
+    try:
+        row = decode(cell.cross.code, cell.cross.eip).row
+    except DecodeError:
+        yield f"{where}: the cross is no instruction: {cell.cross}"
+        return
+    if not row.unsafe:
+        yield f"{where}: the cross is {row.mnemonic}, which the table does not call unsafe"
+    elif cell.column.virtualizable is True:
+        yield f"{where}: the cross is {row.mnemonic}, which the CPU was to trap"
+
+
+def summary(matrix: Matrix) -> str:
+    """The check in one line."""
+    found = surprises(matrix)
+    if found:
+        return f"{len(found)} crosses are not what the instruction table says."
+    count = len(matrix.crosses)
+    return f"{count} crosses: each is an instruction that the table calls unsafe." if count else ""

@@ -1,0 +1,229 @@
+"""`compare`: what it counts, that cycles repeat to the bit, and what it prints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from emulator import Machine
+from hypervisor.cost import HYPERVISOR_COSTS, HYPERVISOR_CYCLES, PER_EXIT, modelled_cycles
+from hypervisor.experiments import compare as module
+from hypervisor.experiments.compare import Comparison, Row, Wall, compare
+from hypervisor.experiments.compare_report import (
+    COLUMNS,
+    as_csv,
+    as_json,
+    as_page,
+    notes,
+    plot,
+    rows,
+)
+from hypervisor.experiments.fidelity import Column
+from isa import assemble
+from isa.cost import INSTRUCTION_CYCLES
+from tests.cli.support import ROOT, environment, seventeen, write_source
+from tests.experiments.test_fidelity import check_html
+
+#: Of the README; a test runs it.
+SCRIPT = """\
+from hypervisor.experiments.compare import compare
+
+comparison = compare(["quicksort", "paging"], ["interpret", "trap", "paravirt"], repeat=1)
+print("program    technique    executed   hypervisor  exits   ratio")
+for row in comparison.rows:
+    exits = sum(row.exits.values())
+    print(f"{row.program:10} {row.technique:10} {row.executed:10,} {row.modelled:12,}", end=" ")
+    print(f"{exits:6,} {row.ratio:7.2f}")
+"""
+
+
+@cache
+def two_guests() -> Comparison:
+    return compare(["quicksort", "rings"], repeat=2)
+
+
+def columns_of(row: Row) -> tuple[object, ...]:
+    """All of a row that the wall clock has no say in."""
+    return replace(row, wall=Wall((0.0,)), wall_ratio=0.0), dict(row.work), dict(row.exits)
+
+
+# -- What is counted -------------------------------------------------------------------------------
+
+
+def test_cycles_and_exits_repeat_to_the_bit() -> None:
+    again = compare(["quicksort"], repeat=1)
+    before = [row for row in two_guests().rows if row.program == "quicksort"]
+    assert [columns_of(row) for row in again.rows] == [columns_of(row) for row in before]
+
+
+def test_each_program_begins_with_its_native_run() -> None:
+    techniques = ["native", "interpret", "trap", "trap --virtualizable", "paravirt"]
+    assert [row.technique for row in two_guests().rows] == 2 * techniques
+    native = two_guests().row("quicksort", "native")
+    assert (native.ratio, native.wall_ratio, native.modelled) == (1, 1, 0)
+    assert len(native.wall.seconds) == 2
+    assert native.wall.least <= native.wall.median <= native.wall.most
+
+
+def test_the_guest_pays_for_its_instructions_and_devices_everywhere_alike() -> None:
+    """Executed cycles differ from native's by page walks and world switches at most."""
+    for row in two_guests().rows:
+        assert row.same, row
+        native = two_guests().row(row.program, "native")
+        assert row.executed == pytest.approx(native.executed, rel=0.005), row
+
+
+def test_interpretation_pays_for_every_kernel_instruction() -> None:
+    row = two_guests().row("quicksort", "interpret")
+    assert row.work["interpreted"] >= row.ticks  # a fault is a step without a tick
+    assert row.ratio > 10
+    trapped = two_guests().row("quicksort", "trap")
+    assert trapped.work["interpreted"] < 20
+    assert trapped.ratio < 2
+
+
+def test_counted_by_hand() -> None:
+    """Two CLIs exit and are emulated; a MOV from CR0 exits and is interpreted; HLT ends it."""
+    program = assemble("cli\ncli\nmov eax, cr0\nhlt")
+    native = Machine(ram="2M")
+    native.load(program)
+    machine = module.VirtualMachine(program, "trap", ram="2M")
+    result = machine.run()
+    work = module._work(machine)
+    assert dict(machine.counts) == {"cli": 2, "mov": 1, "hlt": 1, "hidden page fault": 1}
+    assert (work["exits"], work["interpreted"], work["injected"]) == (5, 2, 0)
+    assert machine.emulated_cycles == 2 * INSTRUCTION_CYCLES["flags"]
+    assert result.cycles == machine.world.cycles + machine.cpu.state.cycle + 100
+    walks = result.cycles - native.run().cycles
+    assert 0 <= walks < 500
+
+
+def test_an_interrupt_is_an_exit_and_an_injection() -> None:
+    clock = compare(["clock"], ["trap"], repeat=1).row("clock", "trap")
+    assert clock.work["injected"] == 50
+    assert clock.work["exits"] == sum(clock.exits.values()) + clock.work["injected"]
+
+
+def test_the_model() -> None:
+    per_exit = sum(HYPERVISOR_CYCLES[key] for key in PER_EXIT)
+    work = {"exits": 3, "interpreted": 2, "shadow_fill": 0, "injected": 1}
+    expected = 3 * per_exit + 2 * HYPERVISOR_CYCLES["interpreted"] + HYPERVISOR_CYCLES["injected"]
+    assert modelled_cycles(work) == expected
+    assert len(HYPERVISOR_CYCLES) == len(HYPERVISOR_COSTS)
+    assert all(cost.cycles > 0 and cost.what and cost.source for cost in HYPERVISOR_COSTS)
+    # A trap and its return, as isa/cost.py has them: exception, ring change, iret, ring change.
+    assert HYPERVISOR_CYCLES["world_switch"] == 380 + 120 + 260 + 120
+
+
+def test_a_run_that_goes_astray_is_cut_and_marked(tmp_path: Path) -> None:
+    """Under trap the guest believes that it is not in ring 0, and loops for ever."""
+    source = write_source(tmp_path, "mov eax, cs\ntest al, 3\nagain: jnz again\ncli\nhlt\n")
+    comparison = compare([source], ["trap", Column("trap", True)], repeat=1)
+    astray, repaired = comparison.rows[1:]
+    assert (astray.same, repaired.same) == (False, True)
+    assert astray.ticks == 5 * module.ASTRAY + module.SPARE_TICKS
+    assert rows(comparison)[1][1] == "trap*"
+    assert any(line.startswith("* the program did not do") for line in notes(comparison))
+
+
+def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
+    flat = tmp_path / "flat.bin"
+    flat.write_bytes(assemble("cli\nhlt").flat())
+    comparison = compare([flat], ["trap", "paravirt"], repeat=1)
+    assert [row.technique for row in comparison.rows] == ["native", "trap"]
+    assert [refusal.technique for refusal in comparison.refusals] == ["paravirt"]
+    assert "refused: flat.bin, paravirt: " in notes(comparison)[-1]
+    with pytest.raises(KeyError):
+        comparison.row("flat.bin", "paravirt")
+
+
+def test_two_runs_that_differ_are_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(100))
+    monkeypatch.setattr(module, "_work", lambda vm: {"exits": next(numbers)})
+    with pytest.raises(RuntimeError, match="not deterministic"):
+        compare(["hello"], ["trap"], repeat=2)
+
+
+def test_long_runs_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONG", 0.0)
+    assert len(compare(["hello"], [], repeat=9).rows[0].wall.seconds) == 1
+
+
+# -- What is shown ---------------------------------------------------------------------------------
+
+
+def test_table_data_and_page() -> None:
+    table = rows(two_guests())
+    assert {len(line) for line in table} == {len(COLUMNS)}
+    data = as_json(two_guests())
+    assert json.loads(json.dumps(data)) == data
+    assert len(data["rows"]) == len(table)
+    lines = list(csv.DictReader(as_csv(two_guests()).splitlines()))
+    assert [int(line["executed"]) for line in lines] == [r.executed for r in two_guests().rows]
+    trap = next(line for line in lines if line["technique"] == "trap")
+    assert int(trap["exits: out"]) == two_guests().row("quicksort", "trap").exits["out"]
+    text = as_page(two_guests())
+    check_html(text)
+    assert text.count("<svg") == 2
+
+
+def test_bars_of_a_plot_stand_where_their_values_are() -> None:
+    row = replace(two_guests().row("quicksort", "trap"), ratio=10.0, wall_ratio=1.0)
+    drawn = plot([row])
+    assert 'x="260.0" y="4" width="640.0"' in drawn  # from 1x, at the left, to 10x
+    assert "10.00 cycles" in drawn
+    assert "1.00 wall" in drawn
+
+
+def test_the_command(tmp_path: Path) -> None:
+    data, sheet, page = (tmp_path / f"out.{kind}" for kind in ("json", "csv", "html"))
+    done = seventeen(
+        "compare", "hello", "--technique", "trap", "--repeat", "2",
+        "--json", data, "--csv", sheet, "--html", page,
+    )  # fmt: skip
+    assert done.status == 0
+    lines = done.text.splitlines()
+    assert lines[0].startswith("program  technique  executed cycles  hypervisor cycles  ratio")
+    assert lines[1].split()[:2] == ["hello", "native"]
+    assert lines[2].split()[:2] == ["hello", "trap"]
+    assert "out" in lines[2]
+    assert len(json.loads(data.read_text())["rows"][1]["wall"]["seconds"]) == 2
+    assert sheet.read_text().startswith("program,technique,same,ticks,executed")
+    check_html(page.read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["hello", "--technique", "magic"], 64, "no technique 'magic'"),
+        (["hello", "--repeat", "0"], 64, "--repeat: expected at least 1, found 0"),
+        (["helo"], 66, "no file and no guest is named 'helo'; did you mean hello?"),
+    ],
+)
+def test_bad_input(arguments: list[str], status: int, words: str) -> None:
+    done = seventeen("compare", *arguments)
+    assert done.status == status
+    assert len(done.error_lines) == 1
+    assert words in done.errors
+
+
+def test_the_script_of_the_readme() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT, env=environment()
+    )
+    assert done.stderr == ""
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 9
+    assert lines[1][:2] == ["quicksort", "native"]
+    assert lines[1][-1] == "1.00"
+    assert float(lines[2][-1]) > 10 > float(lines[3][-1]) > 1
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if "from hypervisor.experiments.compare import compare" in readme:
+        assert SCRIPT in readme
