@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "disasm": "Disassemble a flat binary or an ELF.",
     "isa": "Show the instruction set, or one instruction.",
     "classify": "Decide by experiment which instructions are unsafe.",
+    "tour": "Show what the laboratory is for, one screen at a time.",
     "guests": "List, show or copy the guest programs that come along.",
     "completion": "Print the shell's completion script.",
 }

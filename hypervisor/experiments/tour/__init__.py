@@ -54,7 +54,7 @@ TOUR: Final = (
         "popf",
         "show_under_trap",
         "Could the monitor notice later that the guest's IF is wrong? From what?",
-        "seventeen run --virtualizable=popf probe_popf",
+        "seventeen run --technique trap kprobe_popf",
         "KERNEL",
     ),
     Stop(
@@ -62,7 +62,7 @@ TOUR: Final = (
         "popf",
         "show_restored",
         "Theorem 1 asks that all sensitive instructions are privileged. Is one repair enough?",
-        "seventeen classify --virtualizable=popf popf pushf",
+        "seventeen run --technique trap --virtualizable kprobe_popf",
         "KERNEL",
     ),
     Stop(
@@ -70,7 +70,7 @@ TOUR: Final = (
         "interpretation",
         "show",
         "Let the program in ring 3 use POPF. Why does this monitor not help there?",
-        "seventeen isa --help",
+        "seventeen run --technique interpret --stats kprobe_popf",
         "SOURCE",
     ),
     Stop(
@@ -78,7 +78,7 @@ TOUR: Final = (
         "hypercall",
         "show",
         "STI with an interrupt waiting must exit all the same. How can a store do that?",
-        "seventeen isa sti",
+        "seventeen run --technique paravirt --stats kprobe_popf",
         "SOURCE",
     ),
     Stop(
@@ -86,7 +86,7 @@ TOUR: Final = (
         "shadows",
         "show",
         "Why is the shadow entry not writable after the read, though the guest's is?",
-        "seventeen run paging",
+        "seventeen run --technique trap --virtualizable -d mmu paging",
         "SOURCE",
     ),
     Stop(
@@ -94,7 +94,7 @@ TOUR: Final = (
         "passthrough",
         "show",
         "Why must an interrupt gate, which clears IF, not be passed through?",
-        "seventeen run rings",
+        "seventeen run --technique paravirt --stats rings",
         "SOURCE",
     ),
 )
@@ -105,14 +105,16 @@ def lines_of(number: int) -> list[Line]:
     stop = find_stop(number)
     show = getattr(import_module(f"{HOME}.{stop.module}"), stop.function)
     title = f"Tour, {number} of {len(TOUR)}: {stop.title}"
-    then = f" (then: seventeen tour {number + 1})" if number < len(TOUR) else ""
+    commands = [stop.command]
+    if number < len(TOUR):
+        commands.append(f"seventeen tour {number + 1}")
     return [
         Line(title, Kind.TITLE),
         blank(),
         *show(),
         blank(),
         *labelled("Question", stop.question),
-        *labelled("Next", f"{stop.command}{then}"),
+        *(line for command in commands for line in labelled("Next", command)),
     ]
 
 

@@ -15,17 +15,14 @@ from isa.sites import Site
 SOURCE: Final = """\
 ; A kernel's critical section, and a look at a control register.
 start:  push 0                  ; touch the stack and the code once
-        pop eax
-        inc dword [counter]
+        pop ebx
 show:   cli
-        inc dword [counter]
+        inc ebx                 ; not to be interrupted
         sti
         mov eax, cr0
 show_end:
         cli
         hlt
-section .data
-counter: dd 0
 """
 
 
@@ -33,23 +30,22 @@ def show() -> list[Line]:
     """Bytes and exits of a plain image beside those of a paravirtual one."""
     plain, changed = build(SOURCE), build(SOURCE, HYPERVISOR)
     start = first_tick(plain)
-    exits = {name: Exits() for name in ("trap", "paravirt")}
-    steps = {
-        name: walk(VirtualMachine(technique=name, ram=RAM), program, exits[name], start).steps
-        for name, program in (("trap", plain), ("paravirt", changed))
-    }
+    steps = {}
+    for name, program in (("trap", plain), ("paravirt", changed)):
+        vm = VirtualMachine(technique=name, ram=RAM)
+        steps[name] = walk(vm, program, Exits(vm), start).steps
     sites = {site_line(changed, site): site for site in changed.sites}
     rows = [
         (
             text_of(plain, ours.number),
-            bytes_of(plain, ours.number).hex(),
-            ours.seen or "-",
-            bytes_of(changed, theirs.number).hex(),
-            theirs.seen or "-",
+            bytes_of(plain, ours.number).hex(" "),
+            ours.seen,
+            bytes_of(changed, theirs.number).hex(" "),
+            theirs.seen,
         )
         for ours, theirs in zip(steps["trap"], steps["paravirt"], strict=True)
     ]
-    marked = [n for n, row in enumerate(rows) if row[1] != row[3]]
+    marked = [n for n, step in enumerate(steps["paravirt"]) if step.number in sites]
     lines = paragraph(
         "The same source twice. With --paravirt the assembler puts a site where a sensitive "
         "instruction stands; the virtual IF is a byte of a page that kernel and hypervisor share."
@@ -59,7 +55,7 @@ def show() -> list[Line]:
     for step in steps["paravirt"]:
         if step.number in sites:
             lines += paragraph(f"{text_of(plain, step.number)} is now {code_of(sites[step.number])}")
-    total = {name: sum(bool(step.seen) for step in steps[name]) for name in steps}
+    total = {name: sum(step.seen != "-" for step in steps[name]) for name in steps}
     lines += [blank()]
     lines += paragraph(
         f"Lines with an exit, of {len(rows)}: {total['trap']} under trap, {total['paravirt']} "

@@ -13,17 +13,20 @@ from hypervisor.experiments.tour.steps import (
     Exits,
     bare,
     build,
-    flags,
+    first_tick,
     text_of,
     walk,
 )
+from hypervisor.variants import set_weights
 from hypervisor.vm import VirtualMachine
+from isa.paravirt import HYPERVISOR, NATIVE
 
 SOURCE: Final = """\
 ; A program makes three system calls through a trap gate, which leaves IF alone.
 %include "guest.inc"
 %include "ring3.inc"
-start:  call install_rings
+start:  mov esp, stack_of_its_own       ; the IDT's page is traced
+        call install_rings
         mov edx, SYSTEM_CALL
         mov eax, system_call
         mov ecx, GATE_TRAP | GATE_DPL_3
@@ -43,41 +46,59 @@ show:   int SYSTEM_CALL
 show_end:
         ud2
 ring_0_code
+
+section .bss
+alignb 4096
+        resb 4096
+stack_of_its_own:
 """
 
 
 def monitor(*, gates: bool) -> VirtualMachine:
-    """A machine that uses pass-through gates, or does not."""
-    return VirtualMachine(technique="trap", ram=RAM, virtualizable=True, gates=gates)
+    """A machine for the paravirtual kernel that uses pass-through gates, or does not."""
+    return VirtualMachine(technique="paravirt", ram=RAM, gates=gates)
 
 
 def show() -> list[Line]:
     """The exits of system calls, with and without a gate of the guest's in the shadow IDT."""
-    program = build(SOURCE)
-    native = walk(bare(), program, lambda machine: f"EAX={machine.cpu['eax']} {flags(machine)}")
-    columns, rows, equal = ["after", "native"], [], []
-    exits = {gates: Exits() for gates in (False, True)}
-    sides = {gates: walk(monitor(gates=gates), program, exits[gates]) for gates in exits}
-    for ours, without, within in zip(
-        native.steps, sides[False].steps, sides[True].steps, strict=True
-    ):
-        text = text_of(program, ours.number)
-        rows.append((text, ours.seen, without.seen or "-", within.seen or "-"))
-    columns += ["gates=False", "gates=True"]
-    for gates in exits:
-        found = first_difference(
-            lambda: NativeRun(program, ram=RAM),
-            lambda gates=gates: MachineRun(monitor(gates=gates), program),  # type: ignore[misc]
-            max_ticks=TICKS,
-        )
-        equal.append("no difference" if found is None else str(found))
+    plain, image = build(SOURCE), build(SOURCE, HYPERVISOR)
+    start = first_tick(plain)
+    native = walk(bare(), plain, lambda machine: f"EAX={machine.cpu['eax']}")
+    exits, equal = [], []
+    for gates in (False, True):
+        vm = monitor(gates=gates)
+        exits.append([step.seen for step in walk(vm, image, Exits(vm), start).steps])
+        equal.append(difference(gates=gates))
+    rows = [
+        (text_of(plain, step.number), step.seen, *seen)
+        for step, *seen in zip(native.steps, *exits, strict=True)
+    ]
     lines = paragraph(
         "A system call needs nothing from ring 0. If the guest's gate is a trap gate to its "
-        "kernel, virtual IF is 1 and IOPL 0, the shadow IDT may hold it as it is, and the real CPU "
-        "goes from ring 3 to ring 1 by itself."
+        "kernel, and virtual IF is 1 and IOPL 0, the shadow IDT may hold it, and the real CPU goes "
+        "from ring 3 to ring 1 by itself. Exits of a paravirtual kernel, with gates and without:"
     )
+    columns = ("after", "native", "gates=False", "gates=True")
     lines += [blank(), *table(columns, rows), blank()]
-    lines += paragraph(
-        f"Lockstep, against native: without gates {equal[0]}, with gates {equal[1]}."
+    return lines + paragraph(
+        f"Lockstep against the native twin: without gates {equal[0]}, with gates {equal[1]}."
     )
-    return lines
+
+
+def difference(*, gates: bool) -> str:
+    """What lockstep says of the image and its native twin."""
+    twin, image = build(SOURCE, NATIVE), build(SOURCE, HYPERVISOR)
+
+    def native() -> NativeRun:
+        run = NativeRun(twin, ram=RAM)
+        set_weights(run.machine.memory, twin.sites)
+        return run
+
+    found = first_difference(
+        native,
+        lambda: MachineRun(monitor(gates=gates), image),
+        max_ticks=TICKS,
+        sites=[range(site.address, site.end) for site in image.sites],
+        name="paravirt",
+    )
+    return "no difference" if found is None else str(found)

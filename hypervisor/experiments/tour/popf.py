@@ -123,9 +123,10 @@ def beside_native(technique: str, *, virtualizable: bool) -> list[Line]:
     def machine() -> VirtualMachine:
         return VirtualMachine(technique=technique, ram=RAM, virtualizable=virtualizable)
 
-    exits = Exits()
+    vm = machine()
+    exits = Exits(vm)
     native = walk(bare(), program, flags)
-    other = walk(machine(), program, lambda vm: (flags(vm), exits(vm)))
+    other = walk(vm, program, lambda vm: (flags(vm), exits(vm)))
     found = first_difference(
         lambda: NativeRun(program, ram=RAM),
         lambda: MachineRun(machine(), program),
@@ -151,6 +152,6 @@ def verdict(found: object, exits: int) -> list[Line]:
     if found is None:
         return paragraph(
             f"Lockstep finds no difference: device accesses, events, registers and memory are "
-            f"equal at every tick. It took {exits} exits."
+            f"equal at every tick. The monitor was entered {exits} times."
         )
     return paragraph(f"First difference, found by lockstep: {found}")

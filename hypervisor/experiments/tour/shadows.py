@@ -16,6 +16,7 @@ SOURCE: Final = """\
 %include "guest.inc"
 %include "interrupts.inc"
 %define PAGE 0x400000
+%define ENTRY dword [table]
 start:  call install_gdt
         call install_interrupts
         mov edx, VECTOR_PAGE_FAULT
@@ -35,16 +36,19 @@ start:  call install_gdt
         or eax, 0x80010000              ; PG, WP
         mov cr0, eax
         mov dword [table + 4], 0        ; touch the table once
-        jmp map
+        push 2                          ; and IRET's descriptor
+        push KERNEL_CODE
+        push map
+        iret
 show:
 handler:
-        mov dword [table], 0x180003     ; map it again
+        mov ENTRY, 0x180003             ; map it again
         add esp, 4                      ; the error code
         iret
-map:    mov dword [table], 0x180003     ; present, writable
+map:    mov ENTRY, 0x180003             ; present, writable
         mov eax, [PAGE]
         mov [PAGE], eax
-        mov dword [table], 0
+        mov ENTRY, 0
         invlpg [PAGE]
         mov eax, [PAGE]                 ; a page fault
 show_end:
@@ -64,7 +68,8 @@ RIGHTS: Final = ((PRESENT, "P"), (WRITABLE, "W"), (ACCESSED, "A"), (DIRTY, "D"))
 def show() -> list[Line]:
     """Both entries and the exits, after each line of the guest."""
     program = build(SOURCE)
-    address, exits = program.symbols[TABLE].value, Exits()
+    address, vm = program.symbols[TABLE].value, VirtualMachine(technique="trap", ram=RAM)
+    exits = Exits(vm)
 
     def guests_entry(machine: Machine) -> str:
         return entry_text(WORD.unpack(machine.memory.read(address, WORD.size))[0])
@@ -73,7 +78,6 @@ def show() -> list[Line]:
         assert isinstance(machine, VirtualMachine)
         return guests_entry(machine), entry_text(shadow_entry(machine)), exits(machine)
 
-    vm = VirtualMachine(technique="trap", ram=RAM)
     native, other = walk(bare(), program, guests_entry), walk(vm, program, look)
     rows = [(text_of(program, step.number), *step.seen) for step in other.steps]
     same = [step.seen for step in native.steps] == [step.seen[0] for step in other.steps]
@@ -81,10 +85,10 @@ def show() -> list[Line]:
         "The guest's table says guest-physical addresses; the real CPU walks a shadow of it, whose "
         "entries are made when they are missed. The guest's table is write-protected."
     )
-    lines += [blank(), *table(("after", "guest's entry", "shadow entry", "exits"), rows), blank()]
+    lines += [blank(), *table(("after", "guest's", "shadow", "exits"), rows), blank()]
     frame = vm.memory.frame(FRAME >> 12) << 12
     lines += paragraph(
-        f"Guest-physical {FRAME:08x} is machine {frame:08x}. Natively the guest's entry is "
+        f"Guest-physical {FRAME:x} is machine {frame:x}. Natively the guest's entry is "
         f"{'the same' if same else 'another one'} throughout, and it sees "
         f"{', '.join(native.events)} as it does here: {', '.join(other.events)}."
     )
@@ -109,4 +113,4 @@ def entry_text(entry: int) -> str:
     """An entry as people read it: frame and rights."""
     if not entry & PRESENT:
         return "-"
-    return f"{entry & -PAGE:08x} " + "".join(name for bit, name in RIGHTS if entry & bit)
+    return f"{entry & -PAGE:x} " + "".join(name for bit, name in RIGHTS if entry & bit)

@@ -10,7 +10,6 @@ called it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -140,18 +139,25 @@ def flags(machine: Machine) -> str:
 
 
 class Exits:
-    """The exits since one last looked, as words."""
+    """The exits of a virtual machine since one last looked, in order."""
 
-    def __init__(self) -> None:
-        self._before: Counter[str] = Counter()
+    def __init__(self, vm: VirtualMachine) -> None:
+        self._new: list[str] = []
         self.total = 0
+        count = vm.count
+
+        def record(reason: str) -> None:
+            count(reason)
+            self._new.append(reason)
+
+        vars(vm).update(count=record)  # a machine that nobody listens to shall pay nothing for it
 
     def __call__(self, machine: Machine) -> str:
-        assert isinstance(machine, VirtualMachine)
-        new = machine.counts - self._before
-        self._before = Counter(machine.counts)
-        self.total += sum(new.values())
-        return ", ".join(new.elements())
+        del machine
+        text = ", ".join(self._new) or "-"
+        self.total += len(self._new)
+        self._new.clear()
+        return text
 
 
 def first_unequal(left: list[str], right: list[str]) -> Iterator[int]:
