@@ -32,6 +32,11 @@ class Stop:
     command: str  #: what to try next
     source: str = ""  #: the name in the module of the guest's source
 
+    def show(self) -> list[Line]:
+        """Run the experiment, and say what came of it."""
+        lines: list[Line] = getattr(import_module(f"{HOME}.{self.module}"), self.function)()
+        return lines
+
 
 TOUR: Final = (
     Stop(
@@ -103,18 +108,16 @@ TOUR: Final = (
 def lines_of(number: int) -> list[Line]:
     """The screen of a stop, counted from 1; ExperimentError if there is none."""
     stop = find_stop(number)
-    show = getattr(import_module(f"{HOME}.{stop.module}"), stop.function)
     title = f"Tour, {number} of {len(TOUR)}: {stop.title}"
-    commands = [stop.command]
-    if number < len(TOUR):
-        commands.append(f"seventeen tour {number + 1}")
+    then = labelled("Then", f"seventeen tour {number + 1}") if number < len(TOUR) else []
     return [
         Line(title, Kind.TITLE),
         blank(),
-        *show(),
+        *stop.show(),
         blank(),
         *labelled("Question", stop.question),
-        *(line for command in commands for line in labelled("Next", command)),
+        *labelled("Next", stop.command),
+        *then,
     ]
 
 

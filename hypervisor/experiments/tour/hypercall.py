@@ -54,7 +54,9 @@ def show() -> list[Line]:
     lines += [blank(), *table(columns, rows, marked), blank()]
     for step in steps["paravirt"]:
         if step.number in sites:
-            lines += paragraph(f"{text_of(plain, step.number)} is now {code_of(sites[step.number])}")
+            lines += paragraph(
+                f"{text_of(plain, step.number)} is now {code_of(sites[step.number])}"
+            )
     total = {name: sum(step.seen != "-" for step in steps[name]) for name in steps}
     lines += [blank()]
     lines += paragraph(

@@ -7,7 +7,8 @@ the real CPU run ring 3. What that costs is said in calls of the core, for those
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from emulator import Machine
 from hypervisor.experiments.lockstep import first_difference
@@ -71,13 +72,12 @@ def show() -> list[Line]:
     program = build(SOURCE)
     native = walk(bare(), program, flags)
     other = walk(monitor(), program, Shares())
-    rows = {}
+    rows: dict[int, tuple[str, str, str, int, int]] = {}  # by line: a loop's iterations together
     for ours, theirs in zip(native.steps, other.steps, strict=True):
         seen, stepped, direct = theirs.seen
-        _, _, _, before, run = rows.get(theirs.number, ("", "", "", 0, 0))
+        *_, before, run = rows.get(theirs.number, ("", "", "", 0, 0))
         text = text_of(program, theirs.number)
         rows[theirs.number] = (text, ours.seen, seen, before + stepped, run + direct)
-    cells = [tuple(map(str, row)) for row in rows.values()]
     found = first_difference(
         lambda: NativeRun(program, ram=RAM),
         lambda: MachineRun(monitor(), program),
@@ -89,7 +89,7 @@ def show() -> list[Line]:
         "itself. So an instruction does no harm if it is unsafe in a kernel only."
     )
     columns = ("after", "native", "interpret", "stepped", "run directly")
-    lines += [blank(), *table(columns, cells), blank()]
+    lines += [blank(), *table(columns, [tuple(map(str, row)) for row in rows.values()]), blank()]
     equal = "no difference from native" if found is None else f"the first difference: {found}"
     lines += paragraph(f"Lockstep finds {equal}.")
     return [*lines, *paragraph(cost(program))]
@@ -118,8 +118,8 @@ class Calls:
     def __init__(self) -> None:
         self.count = 0
 
-    def of(self, function):  # type: ignore[no-untyped-def]
-        def counted(*arguments):  # type: ignore[no-untyped-def]
+    def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
             self.count += 1
             return function(*arguments)
 

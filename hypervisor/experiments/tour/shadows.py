@@ -7,6 +7,7 @@ from typing import Final
 from emulator import Machine
 from hypervisor.experiments.tour.screen import Line, blank, paragraph, table
 from hypervisor.experiments.tour.steps import RAM, Exits, bare, build, text_of, walk
+from hypervisor.guest_memory import GuestMemory
 from hypervisor.memory.shadow import ENTRIES, PAGE, WORD
 from hypervisor.monitor import ACCESSED, DIRTY, PRESENT, WRITABLE
 from hypervisor.vm import VirtualMachine
@@ -86,7 +87,8 @@ def show() -> list[Line]:
         "entries are made when they are missed. The guest's table is write-protected."
     )
     lines += [blank(), *table(("after", "guest's", "shadow", "exits"), rows), blank()]
-    frame = vm.memory.frame(FRAME >> 12) << 12
+    assert isinstance(vm.memory, GuestMemory)
+    frame = vm.memory.frame(FRAME // PAGE) * PAGE
     lines += paragraph(
         f"Guest-physical {FRAME:x} is machine {frame:x}. Natively the guest's entry is "
         f"{'the same' if same else 'another one'} throughout, and it sees "
