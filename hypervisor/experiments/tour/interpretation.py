@@ -31,16 +31,17 @@ SOURCE: Final = """\
 %include "guest.inc"
 %include "ring3.inc"
 start:  call install_rings
+        mov eax, program
 show:   sti
         push 0
         popf                    ; interrupts off
-        mov eax, program
         call call_ring_3        ; by an IRET; until INT 0x80
         jmp show_end
 ring_3_code
 program:
+        mov edi, user_stack
         mov ecx, 300
-        rep stosb               ; into its own stack: an instruction an iteration
+        rep stosb               ; an iteration counts as an instruction
         int SYSTEM_CALL
 ring_0_code
 show_end:
