@@ -115,7 +115,7 @@ def command(**given: Any) -> int:
 
     COM1 is stdin and stdout. On a terminal every key goes to the guest; Ctrl-A X ends the run,
     Ctrl-A H helps. Several PROGRAMs share one machine, if a technique virtualizes it; the first
-    has stdin.
+    has stdin. Under paravirt a source is assembled as asm --paravirt does.
     """
     options = Options(**given)
     variant = check(options)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from hypervisor.cli.complete import complete_stops
+
 if TYPE_CHECKING:
     from hypervisor.experiments.tour import Line
 
@@ -23,7 +25,7 @@ STYLES: Final = {
 
 
 @click.command(short_help="Show what the laboratory is for, one screen at a time.")
-@click.argument("number", type=int, required=False, metavar="[N]")
+@click.argument("number", type=int, required=False, metavar="[N]", shell_complete=complete_stops)
 @click.option("--source", is_flag=True, help="Print the stop's guest, to change and run it.")
 def command(number: int | None, source: bool) -> None:
     """List the stops of the tour, or show stop N: a guest's source, its run natively and under a

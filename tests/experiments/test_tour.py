@@ -106,6 +106,13 @@ def test_a_source_runs_natively(number: int) -> None:
     assert machine.run(max_ticks=100_000).status == 0
 
 
+def test_make_demo_shows_three() -> None:
+    makefile = (GOLDEN.parents[2] / "Makefile").read_text(encoding="utf-8")
+    (stops,) = re.findall(r"^\t@for stop in ([\d ]+);", makefile, re.MULTILINE)
+    assert len(stops.split()) == 3
+    assert {int(number) for number in stops.split()} <= set(NUMBERS)
+
+
 def test_the_stops_are_those_of_the_registry() -> None:
     for number in (0, len(TOUR) + 1, -1):
         with pytest.raises(ExperimentError, match=f"stops 1 to {len(TOUR)}"):
