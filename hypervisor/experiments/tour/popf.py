@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from emulator import Machine
-from hypervisor.experiments.lockstep import first_difference
+from hypervisor.experiments.lockstep import Divergence, first_difference
 from hypervisor.experiments.observe import MachineRun, NativeRun
 from hypervisor.experiments.tour.screen import Line, blank, paragraph, table
 from hypervisor.experiments.tour.steps import (
@@ -147,11 +147,11 @@ def beside_native(technique: str, *, virtualizable: bool) -> list[Line]:
     return [*lines, blank(), *verdict(found, exits.total)]
 
 
-def verdict(found: object, exits: int) -> list[Line]:
+def verdict(found: Divergence | None, exits: int) -> list[Line]:
     """The first difference as lockstep names it."""
     if found is None:
         return paragraph(
-            f"Lockstep finds no difference: device accesses, events, registers and memory are "
-            f"equal at every tick. The monitor was entered {exits} times."
+            "Lockstep finds no difference: device accesses, events, and at the end registers and "
+            f"memory are equal. The monitor was entered {exits} times."
         )
     return paragraph(f"First difference, found by lockstep: {found}")
