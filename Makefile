@@ -1,4 +1,4 @@
-# make demo   build, run some guests, end in the small operating system's shell
+# make demo   build, run some guests, three stops of the tour, a small operating system
 # make test   build and run the fast tests (under 3 minutes)
 # make deep   all tests, with more examples, then the core's under the sanitizers
 # make bench  time the workloads against silicon, QEMU and Unicorn
@@ -26,10 +26,14 @@ demo: build
 	@for guest in hello life rings probe_popf; do \
 		echo; echo "> seventeen run $$guest"; $(SEVENTEEN) run $$guest </dev/null || exit 1; \
 	done
+	@for stop in 1 3 6; do \
+		echo; echo "> seventeen tour $$stop"; $(SEVENTEEN) tour $$stop || exit 1; \
+	done
 	@echo; echo "> seventeen run os < guests/input/os.txt"
 	@$(SEVENTEEN) run os < guests/input/os.txt; status=$$?; \
 	echo; echo "The shell was told to exit with 5: the exit status is $$status."; test $$status = 5
 	@echo "Now try it yourself: $(SEVENTEEN) run os   (Ctrl-A X ends it)"
+	@echo "The rest of the tour: $(SEVENTEEN) tour"
 
 test: build
 	$(PYTHON) -m pytest -m "not deep" -n auto $(PYTEST_ARGUMENTS)

@@ -1,7 +1,10 @@
-"""The top layer: what a person starts, and the hypervisors that stand on the bare machine.
+"""The top layer: ring 0, in Python, and what a person starts.
 
-So far it is the command line (cli/) and what it needs to speak of a program by the names in its
-source (elf.py, lines.py, symbols.py). Read cli/__init__.py next.
+A virtual machine (vm.py) is the bare machine of emulator/ with a virtual CPU, on a host (host.py)
+that several can share. world.py switches between the virtual CPU and the real one, exits.py says
+who serves what the real one cannot do. Two choices are free: how a guest's kernel runs
+(techniques/) and how its memory is translated (memory/). experiments/ judges them, cli/ is the
+command line. Read vm.py next.
 """
 
 __version__ = "0.1.0"

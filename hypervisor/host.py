@@ -36,7 +36,7 @@ class Host:
         # one for the other would not get far.
         self._free = list(range(self.memory.size // PAGE))
         self.machines: list[VirtualMachine] = []
-        #: Whose state the real CPU holds. Only vcpu.py sets it.
+        #: Whose state the real CPU holds. Only world.py sets it.
         self.running: Any = None
 
     @property

@@ -74,3 +74,19 @@ def complete_memories(
     from hypervisor.memory import MEMORIES
 
     return [CompletionItem(name) for name in MEMORIES if name.startswith(incomplete)]
+
+
+def complete_stops(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Stops of the tour, by number."""
+    from click.shell_completion import CompletionItem
+
+    from hypervisor.experiments.tour import TOUR
+
+    stops = [(str(number), stop.title) for number, stop in enumerate(TOUR, 1)]
+    return [
+        CompletionItem(number, help=title)
+        for number, title in stops
+        if number.startswith(incomplete)
+    ]

@@ -34,41 +34,46 @@ class Loadable(NamedTuple):
     image: Callable[[], bytes]
 
 
-def find_program(word: str, include: Sequence[str] = ()) -> Loadable:
-    """What PROGRAM stands for. StopError, or the packages' own errors, if it stands for nothing."""
+def find_program(word: str, include: Sequence[str] = (), variant: str | None = None) -> Loadable:
+    """What PROGRAM stands for. StopError, or the packages' own errors, if it stands for nothing.
+
+    variant: the paravirtual one that a source is assembled to (isa/paravirt.py).
+    """
     _, suffix = os.path.splitext(word)
     if os.path.exists(word):
         if suffix.lower() in SOURCE_SUFFIXES:
-            return assembled(word, include)
+            return assembled(word, include, variant)
         image = read_file(word)
         return Loadable(word, word, lambda: image)
     if os.sep in word or suffix:
         raise StopError(Stop.MISSING, f"{word}: No such file or directory")
-    return guest_program(word)
+    return guest_program(word, variant)
 
 
-def assembled(name: str, include: Sequence[str]) -> Loadable:
+def assembled(name: str, include: Sequence[str], variant: str | None = None) -> Loadable:
     """A source as a program: an ELF if it has a multiboot header, as it is if it has none."""
     from pathlib import Path
 
     from hypervisor.cli.asm import assemble_program
 
-    program = assemble_program(Path(name), [Path(folder) for folder in include], {})
+    program = assemble_program(Path(name), [Path(folder) for folder in include], {}, variant)
     if MULTIBOOT_HEADER in program.flat()[:HEADER_WITHIN]:
         return Loadable(name, program.elf(), program.elf)
     return Loadable(name, program, program.elf)
 
 
-def guest_program(name: str) -> Loadable:
+def guest_program(name: str, variant: str | None = None) -> Loadable:
     """A guest by name, from the cache if it is there."""
     from hypervisor.cli.asm import assemble_program
     from hypervisor.cli.guests import find_guest
 
     guest = find_guest(name)
     key = fingerprint([guest.source.parent, *guest.includes])
-    image = cached(
-        f"{name}-{key}.elf", lambda: assemble_program(guest.source, guest.includes, {}).elf()
-    )
+
+    def assemble() -> bytes:
+        return assemble_program(guest.source, guest.includes, {}, variant).elf()
+
+    image = cached(f"{name}-{variant or 'plain'}-{key}.elf", assemble)
     return Loadable(name, image, lambda: image)
 
 

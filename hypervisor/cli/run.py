@@ -115,11 +115,11 @@ def command(**given: Any) -> int:
 
     COM1 is stdin and stdout. On a terminal every key goes to the guest; Ctrl-A X ends the run,
     Ctrl-A H helps. Several PROGRAMs share one machine, if a technique virtualizes it; the first
-    has stdin.
+    has stdin. Under paravirt a source is assembled as asm --paravirt does.
     """
     options = Options(**given)
-    check(options)
-    programs = [find_program(word, options.include) for word in options.programs]
+    variant = check(options)
+    programs = [find_program(word, options.include, variant) for word in options.programs]
     if len(programs) == 1:
         return run(options, programs[0])
     from hypervisor.cli.several import run_several
@@ -127,23 +127,25 @@ def command(**given: Any) -> int:
     return run_several(options, programs)
 
 
-def check(options: Options) -> None:
-    """What can be said before any file is read."""
+def check(options: Options) -> str | None:
+    """What can be said before any file is read; returns the variant to assemble sources to."""
     if not options.programs:
         raise click.UsageError("expected a PROGRAM; `seventeen run hello` is one")
     if options.machine not in MACHINES:
         raise click.UsageError(f"no machine {options.machine!r}; there is {', '.join(MACHINES)}")
     if options.technique == NATIVE:
         check_native(options)
-        return
+        return None
     from hypervisor.errors import HypervisorError
     from hypervisor.memory import choose_memory
     from hypervisor.techniques import find_technique
 
     try:
-        choose_memory(options.mmu, find_technique(options.technique))
+        technique = find_technique(options.technique)
+        choose_memory(options.mmu, technique)
     except HypervisorError as error:
         raise click.UsageError(str(error)) from None
+    return technique.variant
 
 
 def check_native(options: Options) -> None:

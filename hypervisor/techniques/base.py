@@ -24,6 +24,8 @@ class Technique:
     memories: ClassVar[tuple[str, ...]] = ("shadow",)
     #: Whether the guest's kernel runs in ring 1, so that the hardware may call it (gates.py).
     kernel_in_ring_1: ClassVar[bool] = True
+    #: The variant that a source is assembled to, if it is run from source (isa/paravirt.py).
+    variant: ClassVar[str | None] = None
 
     def attach(self, vm: VirtualMachine) -> None:
         """Called once, when the machine has been built."""

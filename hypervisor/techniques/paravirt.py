@@ -59,6 +59,7 @@ class Paravirt(Technique):
     """A hypervisor that its guest speaks to."""
 
     name: ClassVar[str] = "paravirt"
+    variant: ClassVar[str | None] = HYPERVISOR
 
     def __init__(self) -> None:
         self._steps: dict[int, tuple[Site, Step]] = {}

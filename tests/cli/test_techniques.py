@@ -36,6 +36,22 @@ def test_a_guest_prints_what_it_prints_natively(technique: str) -> None:
     assert (done.status, done.output, done.errors) == (guest.status, guest.prints, "")
 
 
+def test_sources_are_assembled_for_paravirt(tmp_path: Path) -> None:
+    guest = find("rings")
+    done = seventeen("run", "rings", "--technique", "paravirt")
+    assert (done.status, done.output, done.errors) == (guest.status, guest.prints, "")
+    source = write_source(tmp_path, "sti\ncli\nmov eax, cr0\nmov al, 3\nout 0xF4, al\n")
+    done = seventeen("run", source, "--technique", "paravirt", "--stats")
+    assert done.status == 3
+    assert re.search(r"exits: hypercall: mov +1$", done.errors, re.MULTILINE)
+    assert "cli" not in done.errors
+    flat = tmp_path / "guest.bin"
+    assert seventeen("asm", source, "-o", flat).status == 0
+    done = seventeen("run", flat, "--technique", "paravirt")
+    assert done.status == 65
+    assert done.error_lines[0].endswith("found a plain one")
+
+
 def test_virtualizable_decides_whether_trap_is_faithful() -> None:
     guest = find("probe_pushf")
     done = seventeen("run", "probe_pushf", "--technique", "trap")

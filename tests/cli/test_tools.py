@@ -179,6 +179,7 @@ def test_completion_scripts_are_valid(shell: str, tmp_path: Path) -> None:
         ("seventeen isa pop", {"pop", "popa", "popf"}),
         ("seventeen guests --show quick", {"quicksort"}),
         ("seventeen completion z", {"zsh"}),
+        ("seventeen tour 1", {"1"}),
     ],
 )
 def test_completion_offers(words: str, expected: set[str]) -> None:

@@ -86,10 +86,14 @@ def test_commands_run_elsewhere_exist(text: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_library_example_runs_verbatim(folder: Path) -> None:
-    program = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)[0]
-    (folder / "example.py").write_text(program, encoding="utf-8")
-    assert run("python example.py", folder).stdout == "42\n"
+def test_the_library_examples_run_verbatim(folder: Path) -> None:
+    programs = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)
+    assert "# 42\n" in programs[0]
+    for program in programs:
+        promised = re.findall(r"^print\(.*\) +# (.*\n)", program, re.MULTILINE)
+        (folder / "example.py").write_text(program, encoding="utf-8")
+        assert promised
+        assert run("python example.py", folder).stdout == "".join(promised)
 
 
 def test_inline_commands_are_known() -> None:
@@ -106,11 +110,45 @@ def test_files_that_readme_names_exist() -> None:
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+def section(title: str) -> str:
+    """A section of README, up to the next."""
+    text = README.read_text(encoding="utf-8")
+    part = text[text.index(f"## {title}\n") :]
+    return part[: part.index("\n## ", 4)]
+
+
+def lecture_notes() -> list[list[str]]:
+    """The rows of the table: heading, Italian, file, command, test."""
+    rows = [line for line in section("From the lecture notes").splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def test_what_the_lecture_notes_speak_of_is_there_or_not_yet() -> None:
+    rows = lecture_notes()
+    assert len(rows) >= 14
+    assert all(len(row) == 5 and row[0] and row[1] for row in rows)
+    built = [row for row in rows if row[2] != "not yet"]
+    assert all(not row[3] and not row[4] for row in rows if row not in built)
+    link = r"\[([^]]+)\]\(([^)]+)\)"
+    for _, _, file, command, test in built:
+        assert re.fullmatch(r"`seventeen [^`]+`", command), command
+        for cell in (file, test):
+            found = re.fullmatch(link, cell)
+            assert found is not None, cell
+            assert found[2].rstrip("/").endswith(found[1].rstrip("/"))
+        assert "](tests/" in test
+
+
+@pytest.mark.parametrize("command", [row[3].strip("`") for row in lecture_notes() if row[3]])
+def test_commands_of_the_lecture_notes_work(command: str, folder: Path) -> None:
+    done = run(command, folder)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout
+
+
 def reading_order() -> list[Path]:
     """The files of README's reading order."""
-    text = README.read_text(encoding="utf-8")
-    part = text[text.index("## Reading order") :]
-    part = part[: part.index("\n## ", 4)]
+    part = section("Reading order")
     return [ROOT / name for name in re.findall(r"^\d+\. \[[^]]*\]\(([^)]+)\)", part, re.MULTILINE)]
 
 

@@ -1,0 +1,137 @@
+"""The tour: what the laboratory has to show, one screen at a time.
+
+A stop is a row of `TOUR`: its title, the function that runs the experiment and says what came of
+it, the guest's source if there is one, a question, and a command to go on with. Nothing on a screen
+is written down beforehand that a machine could say: flags, bytes, exits and differences come from
+runs. Runs are deterministic, so screens are. To add a stop: a function, and a row here.
+
+`seventeen tour N` shows one (cli/tour.py). Read screen.py for how a screen is made, steps.py for
+how a source is followed, popf.py for the stops that everything here is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final
+
+from hypervisor.errors import ExperimentError
+from hypervisor.experiments.tour.screen import Kind, Line, blank, labelled
+
+HOME: Final = "hypervisor.experiments.tour"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One stop. Its place in `TOUR` is its number."""
+
+    title: str
+    module: str  #: of this package
+    function: str  #: of the module: takes nothing, returns lines
+    question: str
+    command: str  #: what to try next
+    source: str = ""  #: the name in the module of the guest's source
+
+    def show(self) -> list[Line]:
+        """Run the experiment, and say what came of it."""
+        lines: list[Line] = getattr(import_module(f"{HOME}.{self.module}"), self.function)()
+        return lines
+
+
+TOUR: Final = (
+    Stop(
+        "what the classes are",
+        "classes",
+        "show",
+        "WBINVD traps above ring 0 and is not sensitive here. Why does a monitor not mind?",
+        "seventeen classify popf smsw cli in",
+    ),
+    Stop(
+        "POPF on the bare machine",
+        "popf",
+        "show_natively",
+        "CF changed in both columns. Which of the bits that POPF loads may ring 3 change?",
+        "seventeen isa popf",
+        "RINGS",
+    ),
+    Stop(
+        "POPF under trap-and-emulate",
+        "popf",
+        "show_under_trap",
+        "Could the monitor notice later that the guest's IF is wrong? From what?",
+        "seventeen run --technique trap kprobe_popf",
+        "KERNEL",
+    ),
+    Stop(
+        "the theorem restored",
+        "popf",
+        "show_restored",
+        "Theorem 1 asks that all sensitive instructions are privileged. Is one repair enough?",
+        "seventeen run --technique trap --virtualizable kprobe_popf",
+        "KERNEL",
+    ),
+    Stop(
+        "interpretation",
+        "interpretation",
+        "show",
+        "Let the program in ring 3 use POPF. Why does this monitor not help there?",
+        "seventeen run --technique interpret --stats kprobe_popf",
+        "SOURCE",
+    ),
+    Stop(
+        "a hypercall",
+        "hypercall",
+        "show",
+        "STI with an interrupt waiting must exit all the same. How can a store do that?",
+        "seventeen run --technique paravirt --stats kprobe_popf",
+        "SOURCE",
+    ),
+    Stop(
+        "shadow pages",
+        "shadows",
+        "show",
+        "Why is the shadow entry not writable after the read, though the guest's is?",
+        "seventeen run --technique trap --virtualizable -d mmu paging",
+        "SOURCE",
+    ),
+    Stop(
+        "a pass-through gate",
+        "passthrough",
+        "show",
+        "Why must an interrupt gate, which clears IF, not be passed through?",
+        "seventeen run --technique paravirt --stats rings",
+        "SOURCE",
+    ),
+)
+
+
+def lines_of(number: int) -> list[Line]:
+    """The screen of a stop, counted from 1; ExperimentError if there is none."""
+    stop = find_stop(number)
+    title = f"Tour, {number} of {len(TOUR)}: {stop.title}"
+    then = labelled("Then", f"seventeen tour {number + 1}") if number < len(TOUR) else []
+    return [
+        Line(title, Kind.TITLE),
+        blank(),
+        *stop.show(),
+        blank(),
+        *labelled("Question", stop.question),
+        *labelled("Next", stop.command),
+        *then,
+    ]
+
+
+def source_of(number: int) -> str:
+    """The guest's source at a stop; ExperimentError if it has none."""
+    stop = find_stop(number)
+    if not stop.source:
+        raise ExperimentError(f"stop {number} has no source: it runs single instructions")
+    source: str = getattr(import_module(f"{HOME}.{stop.module}"), stop.source)
+    return source
+
+
+def find_stop(number: int) -> Stop:
+    """A stop by its number."""
+    if not 1 <= number <= len(TOUR):
+        raise ExperimentError(f"no stop {number}: the tour has stops 1 to {len(TOUR)}")
+    return TOUR[number - 1]
