@@ -155,7 +155,8 @@ class Arena:
     def check_reach(self, segment: segments.Segment) -> None:
         """No valid offset of a segment leads to the monitor area, but to what is shared of it."""
         attributes, base, limit = segment
-        shares = not attributes & segments.CODE and not base
+        is_kernels = attributes >> segments.DPL_SHIFT & 3 == segments.KERNEL_RING
+        shares = is_kernels and not attributes & segments.CODE and not base
         end = self.hostile.descriptors.data_end if shares else MONITOR
         if not attributes & segments.CODE and attributes & segments.EXPAND_DOWN:
             top = 0xFFFF_FFFF if attributes & segments.BIG else 0xFFFF

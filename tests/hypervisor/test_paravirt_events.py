@@ -270,7 +270,7 @@ program:{code}""")
     )
     assert machines.run() is None
     assert machines.vm.result().output == b"13"
-    assert all(machines.vm.counts[f"site: {name}"] for name in ("pop", "mov", "pushf", "popf"))
+    assert all(machines.vm.interpreted[name] for name in ("pop", "mov", "pushf", "popf"))
 
 
 # -- Faults ----------------------------------------------------------------------------------------
@@ -536,7 +536,7 @@ def test_the_area_stays_the_monitors_whoever_reaches_for_it() -> None:
     machines = Both(pair_of(REACHING.format(area=VCPU_PAGE)))
     difference = machines.run()
     vm = machines.vm
-    assert vm.counts["monitor area"] >= 2
+    assert vm.counts["monitor area"] == 1  # ring 1's; segments keep ring 3 away
     root = vm.paging.root() & -4096
     assert vm.host.memory.u32(root + 4 * DIRECTORY_INDEX) >> 12 == vm.monitor.page_table
     assert difference is None
