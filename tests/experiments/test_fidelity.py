@@ -49,8 +49,6 @@ PROBED = {
     "mov_to_segment": "mov", "far_call": "call", "far_jump": "jmp", "far_return": "retf",
     "int_n": "int", "iret": "iret",
 }  # fmt: skip
-#: Ring 1 may load what it asks for with RPL 1, and a site that only guards the load cannot tell.
-LOADS_WITH_RPL_1 = frozenset({"kprobe_pop_segment", "kprobe_mov_to_segment"})
 #: Repairs all but INT, which then never comes to a gate.
 GATES_REPAIRED = sorted({row.mnemonic for row in ROWS if row.unsafe} - {"int"})
 
@@ -91,21 +89,11 @@ def test_no_other_instruction_is_unfaithful_under_trap() -> None:
     assert summary(probes()).endswith("each is an instruction that the table calls unsafe.")
 
 
-@pytest.mark.parametrize("column", [INTERPRET, REPAIRED], ids=str)
+@pytest.mark.parametrize("column", [INTERPRET, REPAIRED, PARAVIRT], ids=str)
 def test_these_are_faithful_to_kernels(column: Column) -> None:
-    assert [str(cell.cross) for cell in of_column(probes(), column) if cell.verdict != EQUAL] == []
-
-
-def test_paravirt_is_faithful_to_kernels() -> None:
-    cells = [c for c in of_column(probes(), PARAVIRT) if c.guest not in LOADS_WITH_RPL_1]
-    assert len(cells) == len(PROBED) - len(LOADS_WITH_RPL_1)
+    cells = of_column(probes(), column)
+    assert len(cells) == len(PROBED)
     assert [str(cell.cross) for cell in cells if cell.verdict != EQUAL] == []
-
-
-@pytest.mark.xfail(strict=True, reason="a guarded site loads a selector with RPL 1 unseen")
-@pytest.mark.parametrize("guest", sorted(LOADS_WITH_RPL_1))
-def test_paravirt_refuses_selectors_with_rpl_1(guest: str) -> None:
-    assert probes().cell(guest, PARAVIRT).verdict == EQUAL
 
 
 def test_crosses_are_explained() -> None:
@@ -155,9 +143,8 @@ def test_the_whole_matrix() -> None:
     assert not [cell for cell in matrix.cells if cell.verdict == REFUSED]
     assert not [cell for cell in of_column(matrix, REPAIRED) if cell.verdict != EQUAL]
     kernels = {guest.name for guest in GUESTS if guest.rings == (0,)}
-    assert not {c.guest for c in of_column(matrix, INTERPRET) if c.verdict != EQUAL} & kernels
-    wrong = {c.guest for c in of_column(matrix, PARAVIRT) if c.verdict != EQUAL} & kernels
-    assert wrong == LOADS_WITH_RPL_1
+    for column in (INTERPRET, PARAVIRT):
+        assert not {c.guest for c in of_column(matrix, column) if c.verdict != EQUAL} & kernels
 
 
 def test_partly_repaired() -> None:
