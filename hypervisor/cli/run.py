@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MACHINES = ("pc",)
 DEFAULT_RAM = "64M"
+SITES_OWNER = b"Seventeen\0"  # isa.sites.NOTE_OWNER; a test compares
 
 
 class RunCommand(click.Command):
@@ -243,5 +244,15 @@ def load(machine: Machine, options: Options, program: Loadable) -> None:
 
     for word in options.modules:
         read_file(word)  # says what is missing, with the status for it
-    machine.load(program.what, kernel_args=options.kernel_args, modules=options.modules)
+    how = {"kernel_args": options.kernel_args, "modules": options.modules}
+    if (
+        options.technique == NATIVE
+        and isinstance(program.what, (str, bytes))
+        and SITES_OWNER in program.image()
+    ):
+        from hypervisor.variants import load_natively
+
+        load_natively(machine, program.what, **how)
+    else:
+        machine.load(program.what, **how)
     machine.symbols = ImageSymbols(program.image)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from guests import find
+from hypervisor.cli.run import SITES_OWNER
+from isa.sites import NOTE_OWNER
 from tests.cli.support import environment, seventeen, write_source
 
 #: Makes a kernel in ring 1, and goes there.
@@ -144,3 +146,16 @@ def test_the_registry_is_completed() -> None:
         "interpret",
         "trap",
     }
+
+
+@pytest.mark.parametrize(("variant", "status"), [("hypervisor", 65), ("native", 3)])
+def test_paravirtual_images_on_the_bare_machine(tmp_path: Path, variant: str, status: int) -> None:
+    """The twin runs; a hypervisor's image cannot, and one line says so."""
+    assert SITES_OWNER == NOTE_OWNER
+    source = write_source(tmp_path, '%include "guest.inc"\nstart: cli\npushf\npopf\nexit 3\n')
+    image = str(tmp_path / "image.elf")
+    assert seventeen("asm", source, f"--paravirt={variant}", "-o", image).status == 0
+    done = seventeen("run", image)
+    assert done.status == status
+    assert done.errors.count("\n") == (variant == "hypervisor")
+    assert ("cannot run natively" in done.errors) == (variant == "hypervisor")
