@@ -83,7 +83,7 @@ TOUR: Final = (
         "hypercall",
         "show",
         "STI with an interrupt waiting must exit all the same. How can a store do that?",
-        "seventeen run --technique paravirt --stats kprobe_popf",
+        "seventeen run --technique paravirt hypercalls",
         "SOURCE",
     ),
     Stop(

@@ -25,8 +25,7 @@ SOURCE: Final = """\
 ; A program makes three system calls through a trap gate, which leaves IF alone.
 %include "guest.inc"
 %include "ring3.inc"
-start:  mov esp, stack_of_its_own       ; the IDT's page is traced
-        call install_rings
+start:  call install_rings
         mov edx, SYSTEM_CALL
         mov eax, system_call
         mov ecx, GATE_TRAP | GATE_DPL_3
@@ -46,11 +45,6 @@ show:   int SYSTEM_CALL
 show_end:
         ud2
 ring_0_code
-
-section .bss
-alignb 4096
-        resb 4096
-stack_of_its_own:
 """
 
 
@@ -76,7 +70,7 @@ def show() -> list[Line]:
     lines = paragraph(
         "A system call needs nothing from ring 0. If the guest's gate is a trap gate to its "
         "kernel, and virtual IF is 1 and IOPL 0, the shadow IDT may hold it, and the real CPU goes "
-        "from ring 3 to ring 1 by itself. Exits of a paravirtual kernel, with gates and without:"
+        "from ring 3 to ring 1 by itself. Exits of a paravirtual kernel:"
     )
     columns = ("after", "native", "gates=False", "gates=True")
     lines += [blank(), *table(columns, rows), blank()]
