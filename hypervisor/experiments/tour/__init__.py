@@ -59,7 +59,7 @@ TOUR: Final = (
         "popf",
         "show_under_trap",
         "Could the monitor notice later that the guest's IF is wrong? From what?",
-        "seventeen run --technique trap kprobe_popf",
+        "seventeen fidelity --technique trap kprobe_popf kprobe_sgdt",
         "KERNEL",
     ),
     Stop(
@@ -67,7 +67,7 @@ TOUR: Final = (
         "popf",
         "show_restored",
         "Theorem 1 asks that all sensitive instructions are privileged. Is one repair enough?",
-        "seventeen run --technique trap --virtualizable kprobe_popf",
+        "seventeen fidelity --technique trap --virtualizable kprobe_popf hello",
         "KERNEL",
     ),
     Stop(
@@ -75,7 +75,7 @@ TOUR: Final = (
         "interpretation",
         "show",
         "Let the program in ring 3 use POPF. Why does this monitor not help there?",
-        "seventeen run --technique interpret --stats kprobe_popf",
+        "seventeen compare --technique interpret --repeat 1 quicksort",
         "SOURCE",
     ),
     Stop(

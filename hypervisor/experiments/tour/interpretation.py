@@ -1,16 +1,16 @@
 """The stop about interpretation: what Theorem 3's hybrid monitor steps, and what it runs directly.
 
 `interpret` executes all that a kernel does one instruction at a time on the virtual CPU, and lets
-the real CPU run ring 3. What that costs is said in calls of the core, for those can be counted;
-`make bench` measures time.
+the real CPU run ring 3. What that costs is said in cycles of machine time, the same in every run;
+`seventeen compare` says it for whole guests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from emulator import Machine
+from hypervisor.cost import HYPERVISOR_CYCLES
 from hypervisor.experiments.lockstep import first_difference
 from hypervisor.experiments.observe import MachineRun, NativeRun
 from hypervisor.experiments.tour.screen import Line, blank, paragraph, table
@@ -97,31 +97,13 @@ def show() -> list[Line]:
 
 
 def cost(program: Program) -> str:
-    """The whole run, uninterrupted, in calls of the core."""
-    machine, vm = Machine(ram=RAM), monitor()
-    natively, directly, stepping = (Calls() for _ in range(3))
-    vars(machine.cpu).update(run=natively.of(machine.cpu.run))
-    vars(vm.host.cpu).update(run=directly.of(vm.host.cpu.run))
-    vars(vm.cpu).update(step=stepping.of(vm.cpu.step))
-    for each in (machine, vm):
-        each.load(program)
-        each.run(max_ticks=TICKS)
+    """The whole run: what was stepped, and its price beside that of the guest's instructions."""
+    vm = monitor()
+    vm.load(program)
+    result = vm.run(max_ticks=TICKS)
+    price = HYPERVISOR_CYCLES["interpreted"]
+    steps, cycles = f"{vm.steps:,}", f"{result.cycles:,}"
     return (
-        f"Start to end: {machine.ticks} instructions. Natively the core is called "
-        f"{natively.count} times; under interpret {stepping.count} times for one step, and "
-        f"{directly.count} times to run on."
+        f"Start to end: {result.ticks:,} instructions in {cycles} cycles, and {steps} steps; at "
+        f"{price} cycles a step, an estimate (hypervisor/cost.py), {vm.steps * price:,} more."
     )
-
-
-class Calls:
-    """Counts calls of a function."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def of(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any) -> Any:
-            self.count += 1
-            return function(*arguments)
-
-        return counted
