@@ -240,7 +240,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert lines[1].split() == ["kprobe_popf", "x", "popf", "="]
     assert lines[2].split() == ["kprobe_int_n", "=", "="]
     assert "  trap: int, by the shadow IDT: 5 times in 2 guests" in lines
-    assert lines[-1] == "1 crosses: each is an instruction that the table calls unsafe."
+    assert lines[-1] == "1 cross: each is an instruction that the table calls unsafe."
     cells = json.loads(data.read_text())["cells"]
     assert [cell["verdict"] for cell in cells] == ["cross", "equal", "equal", "equal"]
     assert cells[0]["cross"]["mnemonic"] == "popf"
