@@ -41,4 +41,5 @@ def summary(matrix: Matrix) -> str:
     if found:
         return f"{len(found)} crosses are not what the instruction table says."
     count = len(matrix.crosses)
-    return f"{count} crosses: each is an instruction that the table calls unsafe." if count else ""
+    noun = "crosses" if count > 1 else "cross"
+    return f"{count} {noun}: each is an instruction that the table calls unsafe." if count else ""

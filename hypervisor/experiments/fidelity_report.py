@@ -87,10 +87,14 @@ def refusal_lines(matrix: Matrix) -> list[str]:
 def rescue_lines(matrix: Matrix) -> list[str]:
     """What exits only because a shadow structure makes it: a line per column and instruction."""
     return [
-        f"{column}: {rescue.mnemonic}, by {rescue.structure}: {rescue.times:,} times in "
-        f"{guests} guest{'s' * (guests != 1)}"
+        f"{column}: {rescue.mnemonic}, by {rescue.structure}: "
+        f"{_count(rescue.times, 'time')} in {_count(guests, 'guest')}"
         for column, rescue, guests in rescues_by_column(matrix)
     ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def as_json(matrix: Matrix) -> dict[str, Any]:
