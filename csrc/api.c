@@ -235,6 +235,12 @@ void cpu_invalidate_page(Cpu *cpu, uint32_t linear) {
     tlb_drop_page(cpu, linear);
 }
 
+void cpu_retire(Cpu *cpu, uint32_t eip) {
+    cpu->state.eip = eip;
+    cpu->state.tick++;
+    cpu->state.interrupt_shadow = cpu->state.debug_shadow = 0;
+}
+
 /* Half of a world switch: the hypervisor does the other half where privilege matters. */
 void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept) {
     CpuState *t = &to->state;

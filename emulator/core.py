@@ -146,6 +146,8 @@ class Cpu:
         self.run: Callable[[int], int] = partial(lib.cpu_run, self.pointer)
         #: Answer a port or device-memory exit with a value.
         self.complete: Callable[[int], None] = partial(lib.cpu_complete, self.pointer)
+        #: Retire an instruction that was done for the CPU; the next one's EIP.
+        self.retire: Callable[[int], None] = partial(lib.cpu_retire, self.pointer)
         #: Port, size, count and value of a port exit.
         self.port_access: Callable[[], tuple[int, int, int, int]] = partial(
             _PORT.unpack_from, self._head

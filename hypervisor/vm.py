@@ -236,10 +236,7 @@ class VirtualMachine(Machine):
 
     def retire(self, end: int) -> None:
         """The instruction that the real CPU could not execute is done; `end` is the next's EIP."""
-        real = self.real
-        real.eip = end & 0xFFFF_FFFF
-        real.tick += 1
-        real.interrupt_shadow = real.debug_shadow = 0
+        self.host.cpu.retire(end & 0xFFFF_FFFF)
 
     def code_at(self, eip: int, length: int) -> bytes:
         """The bytes of an instruction of the guest; fewer where they are not mapped."""

@@ -38,6 +38,7 @@ PAGE_FAULT: Final = 14
 SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})  #: #TS, #NP, #SS, #GP
 STI: Final = "sti"
 INT: Final = b"\xcd"
+INT_LENGTH: Final = 2
 EAX: Final = GENERAL.index("eax")
 
 
@@ -95,7 +96,8 @@ class Paravirt(Technique):
         has become leaves no trace of that.
         """
         world = vm.world
-        world.enter()
+        if not world.entered:
+            world.enter()
         if vm.real.tick + 1 < until:
             return until - 1
         found = self._steps.get(vm.real.eip)
@@ -169,8 +171,8 @@ class Paravirt(Technique):
 
     def _named(self, vm: VirtualMachine, record: Any) -> Outcome:
         number = vm.real.gpr[EAX]
-        vm.count(self._calls.reason(number))
-        vm.retire(record.eip + record.length)
+        vm.counts[self._calls.reason(number)] += 1
+        vm.host.cpu.retire(record.eip + INT_LENGTH)
         return self._calls.make(number)
 
 
