@@ -244,7 +244,7 @@ def load(machine: Machine, options: Options, program: Loadable) -> None:
 
     for word in options.modules:
         read_file(word)  # says what is missing, with the status for it
-    how = {"kernel_args": options.kernel_args, "modules": options.modules}
+    how: dict[str, Any] = {"kernel_args": options.kernel_args, "modules": options.modules}
     if (
         options.technique == NATIVE
         and isinstance(program.what, (str, bytes))
