@@ -129,7 +129,9 @@ class Gates:
         if len(data) < 6:
             return False
         pointer, selector = struct.unpack("<IH", data)
-        stack = (selector & ~3) | segments.KERNEL_RING if selector & ~3 else 0
+        if selector & 3:
+            return False  # #TS, but not in ring 1
+        stack = selector | segments.KERNEL_RING if selector else 0
         vm.monitor.write(REAL_KERNEL_STACK, struct.pack("<II", pointer, stack))
         for page in filter(None, pages):
             self._tss_pages.add(page)
@@ -147,10 +149,13 @@ class Gates:
     # -- what the guest has changed ----------------------------------------------------------------
 
     def check(self) -> None:
-        """Table registers, the meaning of addresses or the virtual IF may have changed."""
-        if self._open and (
-            self._registers() != self._tables or not self.allowed(self._vm.cpu.state)
-        ):
+        """Table registers or the meaning of addresses may have changed."""
+        if self._open and self._registers() != self._tables:
+            self.close()
+
+    def check_flags(self) -> None:
+        """The guest is about to go on in ring 3, perhaps with other virtual flags."""
+        if self._open and not self.allowed(self._vm.cpu.state):
             self.close()
 
     def written(self, page: int) -> None:
