@@ -47,6 +47,12 @@ def _resume(vm: VirtualMachine) -> Outcome:
     return Outcome.RESUME
 
 
+def _trace(vm: VirtualMachine) -> Outcome:
+    """The real CPU's records want to be taken before it goes on."""
+    vm.drain_trace()
+    return Outcome.RESUME
+
+
 def _event(vm: VirtualMachine) -> Outcome:
     """An exception or a software interrupt."""
     record = vm.host.cpu.record
@@ -137,7 +143,7 @@ def _requested(vm: VirtualMachine) -> Outcome:
 #: What serves each exit of the real CPU.
 EXITS: Final[dict[int, Handler]] = {
     ExitReason.DEADLINE: _resume,
-    ExitReason.TRACE: _resume,
+    ExitReason.TRACE: _trace,
     ExitReason.EVENT: _event,
     ExitReason.UNSUPPORTED: _unsupported,
     ExitReason.REQUEST: _requested,

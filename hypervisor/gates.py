@@ -129,7 +129,9 @@ class Gates:
         if len(data) < 6:
             return False
         pointer, selector = struct.unpack("<IH", data)
-        stack = (selector & ~3) | segments.KERNEL_RING if selector & ~3 else 0
+        if selector & 3:
+            return False  # #TS, but not in ring 1
+        stack = selector | segments.KERNEL_RING if selector else 0
         vm.monitor.write(REAL_KERNEL_STACK, struct.pack("<II", pointer, stack))
         for page in filter(None, pages):
             self._tss_pages.add(page)

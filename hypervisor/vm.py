@@ -44,6 +44,7 @@ INTERPRETED_CHARGE: Final = 100
 ALL_VECTORS: Final = bytes([0xFF] * 32)
 DEADLINE: Final = int(ExitReason.DEADLINE)
 INTERRUPT: Final = int(ExitReason.INTERRUPT)
+TRACE_RING: Final = 4096  #: records that a CPU of the core keeps
 
 
 class VirtualMachine(Machine):
@@ -73,6 +74,7 @@ class VirtualMachine(Machine):
         #: System calls may go to the guest's handler without an exit.
         self.passes_gates = gates and self.technique.kernel_in_ring_1
         self.turn_ended = False
+        self._instead = b"", 0  #: what is interpreted instead of the instruction at EIP
         self.event = Event(0)  #: what a handler wants reflected
         self.counts: Counter[str] = Counter()  #: exits of the real CPU, by reason
         self.interpreted: Counter[str] = Counter()  #: instructions the virtual CPU took, by reason
@@ -225,6 +227,7 @@ class VirtualMachine(Machine):
         self.interpreted[reason] += 1
         state, handlers = self.cpu.state, self._handlers
         tick, eip = state.tick, state.eip
+        self._instead = code, length
         self.board.clock.now = tick
         while self._stop is None and (state.tick, state.eip) == (tick, eip):
             self.steps += 1
@@ -232,6 +235,7 @@ class VirtualMachine(Machine):
             handlers[why]()
             if why == DEADLINE:
                 break
+        self._instead = b"", 0
         return Outcome.RESUME if self._stop is None else Outcome.STOP
 
     def retire(self, end: int) -> None:
@@ -276,7 +280,14 @@ class VirtualMachine(Machine):
         self.cpu.request_exit()
         self.host.cpu.request_exit()
 
-    # -- exits of the virtual CPU that the bare machine has no use for ----------------------------
+    # -- exits of the virtual CPU that are not the bare machine's ---------------------------------
+
+    def _power_off(self) -> None:
+        """As on the bare machine, but the instruction may be another than stands at EIP."""
+        self._status = self.board.status
+        self.cpu.step(*self._instead)
+        self.board.clock.now = self.ticks
+        self._end(Stop.POWERED_OFF, f"powered off with status {self._status}")
 
     def _watched(self) -> None:
         """A store to a page that shadows depend on."""
@@ -311,11 +322,11 @@ class VirtualMachine(Machine):
         return reason
 
     def drain_trace(self) -> None:
-        """Hand on what the core has recorded, of whichever CPU ran."""
+        """Hand on what the core has recorded on either CPU, in the order of guest time."""
         assert self._tracer is not None
-        for cpu in (self.host.cpu, self.cpu):
-            while records := cpu.take_trace():
-                self._tracer.render(records)
+        records = [*self.host.cpu.take_trace(TRACE_RING), *self.cpu.take_trace(TRACE_RING)]
+        if records:
+            self._tracer.render(sorted(records, key=lambda record: int(record.tick)))
 
     # -- taking turns with other machines ----------------------------------------------------------
 
