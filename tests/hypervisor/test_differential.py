@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from hypervisor.experiments.observe import Difference, MachineRun, NativeRun, compare
 from hypervisor.variants import set_weights
 from hypervisor.vm import VirtualMachine
 from isa import assemble
-from tests.hypervisor.kernel_guests import MAX_TICKS, RAM, KernelGuest, random_guest
+from tests.hypervisor.kernel_guests import MAX_TICKS, RAM, KernelGuest, kernel_guests, random_guest
 
 LEAKS = ("ring_3_unsafe",)
 PARTS = 20  #: of the deep tier, so that it spreads over processes
@@ -41,8 +42,11 @@ def unmodified(guest: KernelGuest, **options: object) -> Difference | None:
 
 
 def paravirt(seed: int) -> Difference | None:
-    """The reference is the native twin; the bytes of sites are other ones."""
-    guest = random_guest(seed, without=LEAKS)
+    return modified(random_guest(seed, without=LEAKS))
+
+
+def modified(guest: KernelGuest) -> Difference | None:
+    """The first difference of a guest's paravirtual image from its native twin."""
     image = guest.program_of(assemble(guest.source, paravirt="hypervisor"))
     twin = guest.program_of(assemble(guest.source, paravirt="native"))
     native = NativeRun(twin, ram=RAM)
@@ -73,6 +77,16 @@ def test_generated_kernels(technique: Callable[[int], Difference | None]) -> Non
 def test_generated_kernels_deep(technique: Callable[[int], Difference | None], part: int) -> None:
     each = DEEP // PARTS
     check(technique, range(part * each, (part + 1) * each))
+
+
+@pytest.mark.deep
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(kernel_guests(without=LEAKS))
+def test_drawn_by_hypothesis(guest: KernelGuest) -> None:
+    """The same, but a guest that differs shrinks to the steps that matter."""
+    assert unmodified(guest, technique="interpret") is None
+    assert unmodified(guest, technique="trap", virtualizable=True) is None
+    assert modified(guest) is None
 
 
 #: What the generator has found: each was a bug of ours.
