@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from emulator.core import Cpu
+from emulator.core import Access, Cpu
 from hypervisor import segments
 from hypervisor.monitor import (
     GDT,
@@ -42,6 +42,7 @@ HIGH_PRESENT: Final = 1 << 15
 SYSTEM_TSS: Final = 0x89
 SYSTEM_LDT: Final = 0x82
 PAIR: Final = struct.Struct("<II")
+READ: Final = int(Access.READ)
 
 
 def key_of(selector: int) -> int:
@@ -149,6 +150,7 @@ class Descriptors:
         if high & wanted != wanted or shadow is None:
             return False
         for place in {linear & -4096, (linear + 7) & -4096}:
+            self._cpu.walk(place, READ)  # the guest's load would have set the accessed bits
             page = self._page_of(place)
             if page is None:
                 return False
