@@ -215,7 +215,7 @@ def flags(rng: Random) -> str:
     )
 
 
-def _timer(count: int, mode: int) -> tuple[str, ...]:
+def timer_writes(count: int, mode: int) -> tuple[str, ...]:
     """Interrupt line 0 as vector TIMER, all others masked."""
     writes = (
         (0x20, 0x11),
@@ -236,14 +236,16 @@ def timer(rng: Random) -> str:
     loop = (f"mov ecx, {rng.randrange(50, 400)}", ".again: add eax, ecx", "loop .again")
     if rng.randrange(2):
         user = into_ring_3(rng, IF)
-        return lines(*_timer(rng.randrange(2, 6), 2), *user, *loop, LEAVE_RING_3)
+        return lines(*timer_writes(rng.randrange(2, 6), 2), *user, *loop, LEAVE_RING_3)
     between = rng.choice(("nop", "cli\nnop\nsti\nnop", f"int {SOFTWARE}", "mov ss, dx"))
-    return lines(*_timer(rng.randrange(2, 6), 2), "mov dx, ss", "sti", *loop, between, "cli")
+    return lines(*timer_writes(rng.randrange(2, 6), 2), "mov dx, ss", "sti", *loop, between, "cli")
 
 
 def halt(rng: Random) -> str:
     """HLT until the timer's one shot."""
-    return lines(*_timer(rng.randrange(1, 9), 0), "sti", rng.choice(("hlt", "nop\nhlt")), "cli")
+    return lines(
+        *timer_writes(rng.randrange(1, 9), 0), "sti", rng.choice(("hlt", "nop\nhlt")), "cli"
+    )
 
 
 def ports(rng: Random) -> str:
