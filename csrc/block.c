@@ -294,7 +294,8 @@ static u32 flags_read(const RowFacts *facts, const Insn *in) {
 }
 
 /* Where flags that one instruction writes are written again before anything reads them, or can
-   fault or exit and so show them, take the op that does not write them. */
+   fault or exit and so show them, take the op that does not write them. A store may end the block
+   right after itself - into code, a device, a watched page - so its own flags are always wanted. */
 static void remove_dead_flags(Block *block, u32 slots) {
     u32 wanted = FLAG_ARITHMETIC;
     for (u32 i = slots; i-- > 0;) {
@@ -306,7 +307,8 @@ static void remove_dead_flags(Block *block, u32 slots) {
         const RowFacts *facts = &row_facts[in->row];
         u32 written = facts->flags_written & FLAG_ARITHMETIC;
         bool silent = facts->pure == PURE || (facts->pure == PURE_REGISTER && in->form == FORM_REG);
-        if (written && !(written & wanted))
+        bool may_leave = facts->stores && in->form != FORM_REG;
+        if (written && !(written & wanted) && !may_leave)
             in->op = row_ops[in->row][in->flags & INSN_OPERAND16 ? 1 : 0][in->form][1];
         wanted = silent ? (wanted & ~written) | flags_read(facts, in) : FLAG_ARITHMETIC;
     }

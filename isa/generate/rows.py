@@ -25,12 +25,20 @@ def _purity(row: Row) -> str:
     return "PURE" if "a" in row.access or not row.operands else "PURE_REGISTER"
 
 
+def _stores(row: Row) -> bool:
+    """Whether the row writes its memory operand, if it has one."""
+    return any(
+        operand[0] in "EM" and access not in "ra"
+        for operand, access in zip(row.operands, row.access, strict=True)
+    )
+
+
 def _line(row: Row) -> str:
     return (
         f"    {{{flag_mask(row.writes):#x}, {flag_mask(row.reads):#x}, "
         f"{flag_mask(row.reads if row.counted is None else row.counted):#x}, "
         f"{INSTRUCTION_CYCLES[row.cost]}, PRIVILEGE_{PRIVILEGES[row.privilege]}, "
-        f"{_purity(row)}}}, /* {row.id}: {row} */"
+        f"{_purity(row)}, {int(_stores(row))}}}, /* {row.id}: {row} */"
     )
 
 
@@ -53,6 +61,7 @@ typedef struct {{
     uint16_t cycles;
     uint8_t privilege; /* enum privilege */
     uint8_t pure;      /* enum purity */
+    uint8_t stores;    /* it writes its operand, should that be memory */
 }} RowFacts;
 static const RowFacts row_facts[ROW_COUNT] = {{
 {lines}

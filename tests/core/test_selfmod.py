@@ -56,6 +56,12 @@ def test_the_very_next_instruction() -> None:
     assert (lab.cpu["eax"], lab.cpu["ebx"]) == (0, 1)
 
 
+def test_flags_of_a_store_that_changes_what_would_have_hidden_them() -> None:
+    """ADD AL, 0x90 writes all flags, so nobody seems to want those of the store: it becomes LAHF."""
+    source = "xor eax, eax\nadd byte [target], 0x9F - 0x04\ntarget: add al, 0x90\nhlt"
+    assert run_both(source).cpu["eax"] == 0x8600
+
+
 def test_an_instruction_further_on() -> None:
     lab = run_both(
         f"mov dword [there], {0x43434343}\ninc ecx\ninc edx\nthere: nop\nnop\nnop\nnop\nhlt"
