@@ -165,15 +165,17 @@ def _loop(name: str, change: Change, survives: str = "") -> Mutant:
     return Mutant(f"vm: {name}", change, survives)
 
 
+_RETIRE: Final = "self.host.cpu.retire(end & 0xFFFF_FFFF)"
 _LOOP: Final = [
-    _loop("a retired instruction takes no tick", edit(_VM.retire, "real.tick += 1", "pass")),
-    _loop("a retired instruction stays", edit(_VM.retire, "real.eip = end & 0xFFFF_FFFF", "pass")),
+    _loop("a retired instruction takes no tick",
+          edit(_VM.retire, _RETIRE, f"{_RETIRE}; self.real.tick -= 1")),
+    _loop("a retired instruction stays", edit(_VM.retire, _RETIRE, "self.real.tick += 1")),
     _loop("a retired instruction leaves the STI shadow",
-          edit(_VM.retire, "real.interrupt_shadow = real.debug_shadow = 0",
-               "real.debug_shadow = 0")),
+          edit(_VM.retire, _RETIRE, "held = self.real.interrupt_shadow; "
+               f"{_RETIRE}; self.real.interrupt_shadow = held")),
     _loop("a retired instruction leaves the debug shadow",
-          edit(_VM.retire, "real.interrupt_shadow = real.debug_shadow = 0",
-               "real.interrupt_shadow = 0")),
+          edit(_VM.retire, _RETIRE, "held = self.real.debug_shadow; "
+               f"{_RETIRE}; self.real.debug_shadow = held")),
     _loop("everybody is in the kernel", edit(_VM.in_kernel.fget, "cpl != 3", "True")),
     _loop("nobody is in the kernel", edit(_VM.in_kernel.fget, "cpl != 3", "False")),
     _loop("interrupts wait for ever", edit(_VM._run_to_exit, "if state.interrupt_line:",
@@ -269,8 +271,6 @@ _TECHNIQUES: Final = [
                edit(_P.limit, "and not self._area.interrupts_on", "")),
     _technique("paravirt stops one tick too late",
                edit(_P.limit, "vm.real.tick + 1 < until", "False")),
-    _technique("paravirt takes users' events for its sites'",
-               edit(_P.event, "if not vm.in_kernel:", "if False:")),
     _technique("paravirt takes any INT for a hypercall",
                edit(_P.event, "record.vector != HYPERCALL_VECTOR", "False")),
     _technique("paravirt does not emulate at sites",
@@ -297,7 +297,7 @@ _TECHNIQUES: Final = [
     _technique("paravirt originals are not at their place",
                edit(_P._original, "state.eip = site.restart", "pass")),
     _technique("paravirt originals are as long as their sites",
-               edit(_P._original, "site.end - site.restart", "len(site.original)")),
+               edit(_P._original, "asked.end - site.restart", "len(site.original)")),
     _technique("paravirt sites are not undone",
                edit(_P._original, "values.items()", "()")),
     _technique("paravirt sites lose EFLAGS",
