@@ -57,7 +57,7 @@ def test_the_very_next_instruction() -> None:
 
 
 def test_flags_of_a_store_that_changes_what_would_have_hidden_them() -> None:
-    """ADD AL, 0x90 writes all flags, so nobody seems to want those of the store: it becomes LAHF."""
+    """ADD AL writes all flags, so nobody seems to want those of the store: it becomes LAHF."""
     source = "xor eax, eax\nadd byte [target], 0x9F - 0x04\ntarget: add al, 0x90\nhlt"
     assert run_both(source).cpu["eax"] == 0x8600
 
