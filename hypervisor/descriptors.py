@@ -166,9 +166,9 @@ class Descriptors:
         """What stands for a guest's segment on the real CPU; None if nothing can."""
         if source.attributes & segments.CODE:
             return segments.cut(source, self.code_end)
-        # The vCPU area is the kernel's; and with a base it would not be where that thinks.
-        kernels = not source.base and not source.attributes >> segments.DPL_SHIFT & 3
-        return segments.cut(source, self.data_end if kernels else MONITOR)
+        # With a base the vCPU area would not be where its users think. Ring 3's segments may reach
+        # it, for its pages are the supervisor's: all flat segments end alike, as the core likes.
+        return segments.cut(source, MONITOR if source.base else self.data_end)
 
     def source(self, selector: int) -> Segment | None:
         """The guest's descriptor behind a selector that the real CPU has loaded, or None."""

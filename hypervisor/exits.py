@@ -38,6 +38,8 @@ SHADOW_IDT: Final = "the shadow IDT"
 SHADOW_GDT: Final = "the shadow GDT"
 SHADOW_LDT: Final = "the shadow LDT"
 
+SOFTWARE: Final = int(EventKind.SOFTWARE)
+
 Handler = Callable[["VirtualMachine"], Outcome]
 
 
@@ -55,11 +57,11 @@ def _trace(vm: VirtualMachine) -> Outcome:
 
 def _event(vm: VirtualMachine) -> Outcome:
     """An exception or a software interrupt."""
-    record = vm.host.cpu.record
+    record = vm.record
     outcome = vm.technique.event(vm, record)
     if outcome is not None:
         return outcome
-    if record.kind == EventKind.SOFTWARE:
+    if record.kind == SOFTWARE:
         return _software_interrupt(vm)
     handler = EVENTS.get(record.vector, _exception)
     return handler(vm, record)

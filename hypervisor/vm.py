@@ -71,6 +71,8 @@ class VirtualMachine(Machine):
         self.mmu = choose_memory(mmu, self.technique)
         self.host = Host(ram) if host is None else host
         self.real = self.host.cpu.state
+        self.record = self.host.cpu.record  #: of the real CPU's last exit
+        self._run_real = self.host.cpu.run
         #: System calls may go to the guest's handler without an exit.
         self.passes_gates = gates and self.technique.kernel_in_ring_1
         self.turn_ended = False
@@ -175,7 +177,7 @@ class VirtualMachine(Machine):
             return self.technique.step(self, until) if self._stop is None else DEADLINE
         until = self.technique.limit(self, until)
         world.enter()
-        outcome = EXITS[self.host.cpu.run(until)](self)
+        outcome = EXITS[self._run_real(until)](self)
         if outcome is Outcome.REFLECT:
             self._reflect()
         if world.entered:

@@ -39,6 +39,7 @@ SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})  #: #TS, #NP, #SS, #GP
 STI: Final = "sti"
 INT: Final = b"\xcd"
 INT_LENGTH: Final = 2
+SOFTWARE: Final = int(EventKind.SOFTWARE)
 EAX: Final = GENERAL.index("eax")
 
 
@@ -108,7 +109,7 @@ class Paravirt(Technique):
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
         found = self._steps.get(record.eip)
         # Sites are a kernel's, but it may have them executed in ring 3; there all of them ask.
-        if record.kind != EventKind.SOFTWARE:
+        if record.kind != SOFTWARE:
             if found is None or not _stands(vm, record.eip, found[1]):
                 return None
             return self._faulted(vm, record, *found)

@@ -66,7 +66,7 @@ def _exits(name: str, change: Change, survives: str = "") -> Mutant:
 _EXITS: Final = [
     _exits("techniques are not asked", edit(exits._event, "outcome is not None", "False")),
     _exits("INT n is an exception",
-           edit(exits._event, "record.kind == EventKind.SOFTWARE", "False")),
+           edit(exits._event, "record.kind == SOFTWARE", "False")),
     _exits("error codes are lost",
            edit(exits._exception, "record.error if record.has_error else None", "None")),
     _exits("error codes are always pushed",

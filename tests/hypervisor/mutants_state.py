@@ -175,7 +175,7 @@ _DESCRIPTORS: Final = [
                 edit(_D.shadow, "segments.cut(source, self.code_end)",
                      "segments.cut(source, self.data_end)")),
     _descriptor("segments with a base reach the vCPU area",
-                edit(_D.shadow, "self.data_end if kernels else MONITOR", "self.data_end")),
+                edit(_D.shadow, "MONITOR if source.base else self.data_end", "self.data_end")),
     _descriptor("RPL tells descriptors apart",
                 edit(_D.source, "key_of(selector)", "selector")),
 ]  # fmt: skip

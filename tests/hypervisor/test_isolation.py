@@ -153,10 +153,12 @@ class Arena:
         assert self.hostile.real.retired_cpl0 == 0
 
     def check_reach(self, segment: segments.Segment) -> None:
-        """No valid offset of a segment leads to the monitor area, but to what is shared of it."""
+        """No valid offset of a segment leads to the monitor area, but to what is shared of it.
+
+        From that ring 3 is kept by its pages, which are the supervisor's (check_shadows).
+        """
         attributes, base, limit = segment
-        is_kernels = attributes >> segments.DPL_SHIFT & 3 == segments.KERNEL_RING
-        shares = is_kernels and not attributes & segments.CODE and not base
+        shares = not attributes & segments.CODE and not base
         end = self.hostile.descriptors.data_end if shares else MONITOR
         if not attributes & segments.CODE and attributes & segments.EXPAND_DOWN:
             top = 0xFFFF_FFFF if attributes & segments.BIG else 0xFFFF
