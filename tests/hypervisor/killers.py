@@ -6,6 +6,7 @@
     hostile trap 17                       an attack (test_isolation.py)
     requested trap                        somebody asks the machine to stop
     refused trap                          a kernel that goes to ring 1
+    session paravirt                      the small operating system, and what is typed to it
 
 A killer notices a difference from the bare machine, something of a secret, an exception of the
 hypervisor's own, or that nothing goes on. killers.txt names one for each mutant; find_killers.py
@@ -24,10 +25,12 @@ from hypothesis import HealthCheck, given, settings
 
 from emulator.core import Cpu
 from emulator.result import Stop
+from guests import find
 from hypervisor.experiments.observe import MachineRun, NativeRun, Observation, compare
 from hypervisor.variants import set_weights
 from hypervisor.vm import VirtualMachine
-from isa import assemble
+from isa import Program, assemble, assemble_file
+from isa.paravirt import VARIANTS
 from tests.core.world import Setup
 from tests.hypervisor.hostile import setups
 from tests.hypervisor.kernel_guests import MAX_TICKS, RAM, GuestProgram, KernelGuest, random_guest
@@ -40,6 +43,9 @@ from tests.hypervisor.written_kernels import written_kernel
 #: Exits within one tick of a machine that gets nowhere.
 MOST_EXITS: Final = 3000
 ATTACKS: Final = 40
+SESSION: Final = b"ps\nforktest\ncrash null\nprimes 30\nspin &\nkill 2\nexit 5\n"
+SESSION_RAM: Final = "4M"
+SESSION_TICKS: Final = 3_000_000
 RING_1: Final = """
     lgdt [table]
     push 0x19
@@ -110,7 +116,30 @@ def notices(killer: Killer) -> str:
     return found
 
 
-SPECIAL: Final = {"requested": requested, "refused": refused}
+@cache
+def session_case() -> Case:
+    """The small operating system, and what it does on the bare machine."""
+    guest = find("os")
+    image, twin = (
+        assemble_file(guest.source, include=guest.includes, paravirt=variant)
+        for variant in VARIANTS
+    )
+    native = NativeRun(twin, ram=SESSION_RAM, console_in=SESSION)
+    set_weights(native.machine.memory, twin.sites)
+    native.run(SESSION_TICKS)
+    return Case(image, native.observe(), [range(site.address, site.end) for site in image.sites])
+
+
+def session(technique: str) -> str:
+    """How the operating system's session differs."""
+    this = session_case()
+    vm = VirtualMachine(technique=technique, ram=SESSION_RAM, console_in=SESSION)
+    run = MachineRun(vm, this.program)
+    run.run(SESSION_TICKS)
+    return str(compare(this.native, run.observe(), sites=this.sites) or "")
+
+
+SPECIAL: Final = {"requested": requested, "refused": refused, "session": session}
 
 
 def unruly(number: int, technique: str) -> str:
@@ -149,7 +178,7 @@ def bounded() -> Iterator[None]:
 class Case(NamedTuple):
     """A kernel, and what it does on the bare machine."""
 
-    program: GuestProgram
+    program: GuestProgram | Program
     native: Observation
     sites: list[range]
 
@@ -189,6 +218,8 @@ def prepare(killer: Killer) -> None:
     """Make what does not depend on the hypervisor."""
     if killer.kind in ("trap", "interpret", "paravirt"):
         case(killer.which, killer.kind)
+    elif killer.kind == "session":
+        session_case()
     elif killer.kind.startswith("hostile"):
         attacks()
         _arenas(killer.kind.removeprefix("hostile "))
