@@ -27,8 +27,8 @@ from tests.hypervisor.survivors import SURVIVORS
 from tests.hypervisor.written_kernels import (
     KERNELS,
     NOT_PARAVIRTUAL,
-    with_descriptors,
-    with_gates,
+    WITH_DESCRIPTORS,
+    WITH_GATES,
 )
 
 FILE: Final = Path(__file__).with_name("killers.txt")
@@ -70,8 +70,8 @@ def written() -> Iterator[Killer]:
     """The kernels written for the purpose."""
     yield from (Killer("paravirt", name) for name in KERNELS if name not in NOT_PARAVIRTUAL)
     # No gate is ever passed but there.
-    yield from (Killer("trap", name) for name in KERNELS if name not in with_gates())
-    yield from (Killer("interpret", name) for name in with_descriptors())
+    yield from (Killer("trap", name) for name in KERNELS if name not in WITH_GATES)
+    yield from (Killer("interpret", name) for name in WITH_DESCRIPTORS)
     yield from (Killer("interpret", name) for name in ("NT in ring 3", "gate"))
 
 

@@ -44,230 +44,227 @@ from tests.hypervisor.written_tables import (
     TABLES,
     TF,
     TSD,
+    WITH_DESCRIPTORS,
+    WITH_GATES,
     enable,
     install,
     store,
     visit,
-    with_descriptors,
-    with_gates,
 )
 
-
-def with_state() -> dict[str, str]:
-    """Shadows of STI and MOV SS, debugging, control registers, ports."""
-    handed = f"push {RF | IF | 2}\npush {KCODE}\npush .there\niret\n.there: in al, 0x21"
-    ticking = lines(*timer_writes(2, 2), "mov dx, ss", "sti", "mov ecx, 500", ".again:")
-    return {
-        "STI at every tick": lines(ticking, "cli", "sti", "in al, 0x21", "nop", "nop",
-                                   "loop .again", "cli"),
-        "STI twice at every tick": lines(ticking, "cli", "nop", "sti", "sti", "in al, 0x21",
-                                         "loop .again", "cli"),
-        "STI and a fault at every tick": lines(ticking, "cli", "sti", f"int {GATE}", "nop", "nop",
-                                               "loop .again", "cli"),
-        "MOV SS at every tick": lines(ticking, "mov ss, dx", "in al, 0x21", "nop", "nop", "nop",
-                                      "loop .again", "cli"),
-        "POP SS at every tick": lines(ticking, "push ss", "pop ss", "smsw bx", "nop",
-                                      "loop .again", "cli"),
-        "RF at every tick": lines(ticking, handed, "loop .again", "cli"),
-        "stepped MOV SS": lines(
-            f"mov dword [{TRACE_LEFT}], 40", "mov dx, ss", f"push {TF | 2}", "popf",
-            "mov ss, dx", "in al, 0x21", "mov ss, dx", "nop", "mov ss, dx", "smsw bx", "sti",
-            "cli", f"invlpg [{DATA}]", "mov eax, 5", "invlpg [eax]", "push 2", "popf",
-        ),
-        "time": lines(
-            "mov ecx, 0x10", "mov eax, 12345", "mov edx, 1", "wrmsr", "rdtsc",
-            f"mov [{SCRATCH}], eax", f"mov [{SCRATCH + 4}], edx",
-            visit(0, "rdtsc", f"mov [{DATA}], eax"),
-        ),
-        "time for kernels": lines(
-            "mov eax, cr4", f"or eax, {TSD}", "mov cr4, eax", "rdtsc", f"mov [{SCRATCH}], eax",
-            visit(0, "rdtsc"),
-        ),
-        **{
-            f"x87 with CR0 {bits:#x}": lines(
-                "mov eax, cr0", f"or eax, {bits}", "mov cr0, eax", code,
-                visit(0, code),
-            )
-            for bits, code in ((2 | 8, "db 0x9B"), (8, "db 0x9B"), (4, "db 0xD9, 0xE8"),
-                               (8, "db 0xD9, 0xE8"), (0x20, "db 0x9B"))
-        },
-        "alignment": lines("mov eax, cr0", "or eax, 0x40000", "mov cr0, eax",
-                           visit(0x40000, f"mov eax, [{DATA + 1}]")),
-        "ports of many bits": lines(
-            "mov edx, 0x10021", "mov eax, 0x12345678", "in al, dx", f"mov [{SCRATCH}], eax",
-            "mov edx, 0xABCD1234", "db 0x3E, 0xED", f"mov [{SCRATCH + 4}], eax", "in ax, dx",
-            f"mov [{SCRATCH + 8}], eax", "mov eax, 0x11223344", "out dx, ax", "db 0x3E, 0xEF",
-            "out dx, eax", "in ax, 0x21", "out 0x80, ax",
-        ),
-        "ports in a segment": lines(
-            store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x9B)),
-            f"jmp {SPARE}:.inside - 0x1000", ".inside:", "in al, 0x21", "mov eax, 7",
-            "out 0x80, al", "in al, 0x40", "invlpg [eax]", f"jmp {KCODE}:.outside", ".outside:",
-        ).replace(f"jmp {KCODE}:.outside", f"jmp {KCODE}:.outside"),
-        "a user's steps": lines(
-            f"mov dword [{TRACE_LEFT}], 5",
-            visit(0, f"push {TF | 2}", "popf", "inc eax", "inc eax", "push 2", "popf"),
-        ),
-        "NT in ring 3": visit(0, f"push {NT | 2}", "popf", "iret"),
-        "breakpoint on a port": lines(
-            "mov eax, cr4", "or eax, 8", "mov cr4, eax", "mov eax, 0x80", "mov dr0, eax",
-            "mov eax, 0x20402", "mov dr7, eax", "out 0x80, al", "in al, 0x80", "mov dx, 0x80",
-            "out dx, al", "mov eax, 0", "mov dr7, eax",
-        ),
-        "breakpoints everywhere": lines(
-            f"mov eax, {DATA}", "mov dr0, eax", f"mov eax, {DATA + 8}", "mov dr1, eax",
-            f"mov eax, {DATA + 16}", "mov dr2, eax", f"mov eax, {DATA + 24}", "mov dr3, eax",
-            "mov eax, 0xDDDD04AA", "mov dr7, eax", f"mov [{DATA}], eax", f"mov [{DATA + 8}], eax",
-            f"mov [{DATA + 16}], eax", f"mov [{DATA + 24}], eax", f"sgdt [{DATA + 6}]",
-            f"sidt [{DATA + 14}]", "mov eax, dr6", f"mov [{SCRATCH}], eax", "mov eax, 0",
-            "mov dr7, eax",
-        ),
-        "breakpoint behind MOV SS": lines(
-            "mov eax, .there", "mov dr0, eax", "mov eax, 0x402", "mov dr7, eax", "mov dx, ss",
-            "mov ss, dx", ".there: nop", "push ss", "pop ss", "nop", "mov eax, 0", "mov dr7, eax",
-        ),
-        "breakpoint behind a user's MOV SS": lines(
-            "mov eax, .there", "mov dr0, eax", "mov eax, 0x402", "mov dr7, eax",
-            visit(0, "mov ss, cx", ".there: in al, 0x80", "nop"), "mov eax, 0", "mov dr7, eax",
-        ),
-        "STI and a trap at every tick": lines(
-            "jmp .begin", ".skip: add dword [esp], 2", "iret", ".begin:",
-            install(".skip", 0x8F, 6), ticking, "cli", "sti", "ud2", "nop", "loop .again", "cli",
-        ),
-        "MOV SS and a trap": lines(
-            "jmp .begin", ".skip: add dword [esp], 2", "iret", ".begin:",
-            install(".skip", 0x8F, 6), "mov eax, .skip", "mov dr0, eax", "mov eax, 0x402",
-            "mov dr7, eax", "mov dx, ss", "mov ss, dx", "ud2", "mov eax, 0", "mov dr7, eax",
-        ),
-        "flags over an exit": lines(
-            *(lines(f"push {bit | 2}", "popf", "in al, 0x21", "smsw bx", "pushf",
-                    f"pop dword [{SCRATCH + 4 * n}]", f"int {SOFTWARE}")
-              for n, bit in enumerate((1, 4, 0x10, 0x40, 0x80, 0x400, 0x800, NT, 0x40000,
-                                       0x200000, 0x244ED5))),
-            "push 2", "popf",
-        ),
-    }  # fmt: skip
+_handed = f"push {RF | IF | 2}\npush {KCODE}\npush .there\niret\n.there: in al, 0x21"
+_ticking = lines(*timer_writes(2, 2), "mov dx, ss", "sti", "mov ecx, 500", ".again:")
+#: Shadows of STI and MOV SS, debugging, control registers, ports.
+WITH_STATE: Final = {
+    "STI at every tick": lines(_ticking, "cli", "sti", "in al, 0x21", "nop", "nop",
+                               "loop .again", "cli"),
+    "STI twice at every tick": lines(_ticking, "cli", "nop", "sti", "sti", "in al, 0x21",
+                                     "loop .again", "cli"),
+    "STI and a fault at every tick": lines(_ticking, "cli", "sti", f"int {GATE}", "nop", "nop",
+                                           "loop .again", "cli"),
+    "MOV SS at every tick": lines(_ticking, "mov ss, dx", "in al, 0x21", "nop", "nop", "nop",
+                                  "loop .again", "cli"),
+    "POP SS at every tick": lines(_ticking, "push ss", "pop ss", "smsw bx", "nop",
+                                  "loop .again", "cli"),
+    "RF at every tick": lines(_ticking, _handed, "loop .again", "cli"),
+    "stepped MOV SS": lines(
+        f"mov dword [{TRACE_LEFT}], 40", "mov dx, ss", f"push {TF | 2}", "popf",
+        "mov ss, dx", "in al, 0x21", "mov ss, dx", "nop", "mov ss, dx", "smsw bx", "sti",
+        "cli", f"invlpg [{DATA}]", "mov eax, 5", "invlpg [eax]", "push 2", "popf",
+    ),
+    "time": lines(
+        "mov ecx, 0x10", "mov eax, 12345", "mov edx, 1", "wrmsr", "rdtsc",
+        f"mov [{SCRATCH}], eax", f"mov [{SCRATCH + 4}], edx",
+        visit(0, "rdtsc", f"mov [{DATA}], eax"),
+    ),
+    "time for kernels": lines(
+        "mov eax, cr4", f"or eax, {TSD}", "mov cr4, eax", "rdtsc", f"mov [{SCRATCH}], eax",
+        visit(0, "rdtsc"),
+    ),
+    **{
+        f"x87 with CR0 {bits:#x}": lines(
+            "mov eax, cr0", f"or eax, {bits}", "mov cr0, eax", code,
+            visit(0, code),
+        )
+        for bits, code in ((2 | 8, "db 0x9B"), (8, "db 0x9B"), (4, "db 0xD9, 0xE8"),
+                           (8, "db 0xD9, 0xE8"), (0x20, "db 0x9B"))
+    },
+    "alignment": lines("mov eax, cr0", "or eax, 0x40000", "mov cr0, eax",
+                       visit(0x40000, f"mov eax, [{DATA + 1}]")),
+    "ports of many bits": lines(
+        "mov edx, 0x10021", "mov eax, 0x12345678", "in al, dx", f"mov [{SCRATCH}], eax",
+        "mov edx, 0xABCD1234", "db 0x3E, 0xED", f"mov [{SCRATCH + 4}], eax", "in ax, dx",
+        f"mov [{SCRATCH + 8}], eax", "mov eax, 0x11223344", "out dx, ax", "db 0x3E, 0xEF",
+        "out dx, eax", "in ax, 0x21", "out 0x80, ax",
+    ),
+    "ports in a segment": lines(
+        store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x9B)),
+        f"jmp {SPARE}:.inside - 0x1000", ".inside:", "in al, 0x21", "mov eax, 7",
+        "out 0x80, al", "in al, 0x40", "invlpg [eax]", f"jmp {KCODE}:.outside", ".outside:",
+    ).replace(f"jmp {KCODE}:.outside", f"jmp {KCODE}:.outside"),
+    "a user's steps": lines(
+        f"mov dword [{TRACE_LEFT}], 5",
+        visit(0, f"push {TF | 2}", "popf", "inc eax", "inc eax", "push 2", "popf"),
+    ),
+    "NT in ring 3": visit(0, f"push {NT | 2}", "popf", "iret"),
+    "breakpoint on a port": lines(
+        "mov eax, cr4", "or eax, 8", "mov cr4, eax", "mov eax, 0x80", "mov dr0, eax",
+        "mov eax, 0x20402", "mov dr7, eax", "out 0x80, al", "in al, 0x80", "mov dx, 0x80",
+        "out dx, al", "mov eax, 0", "mov dr7, eax",
+    ),
+    "breakpoints everywhere": lines(
+        f"mov eax, {DATA}", "mov dr0, eax", f"mov eax, {DATA + 8}", "mov dr1, eax",
+        f"mov eax, {DATA + 16}", "mov dr2, eax", f"mov eax, {DATA + 24}", "mov dr3, eax",
+        "mov eax, 0xDDDD04AA", "mov dr7, eax", f"mov [{DATA}], eax", f"mov [{DATA + 8}], eax",
+        f"mov [{DATA + 16}], eax", f"mov [{DATA + 24}], eax", f"sgdt [{DATA + 6}]",
+        f"sidt [{DATA + 14}]", "mov eax, dr6", f"mov [{SCRATCH}], eax", "mov eax, 0",
+        "mov dr7, eax",
+    ),
+    "breakpoint behind MOV SS": lines(
+        "mov eax, .there", "mov dr0, eax", "mov eax, 0x402", "mov dr7, eax", "mov dx, ss",
+        "mov ss, dx", ".there: nop", "push ss", "pop ss", "nop", "mov eax, 0", "mov dr7, eax",
+    ),
+    "breakpoint behind a user's MOV SS": lines(
+        "mov eax, .there", "mov dr0, eax", "mov eax, 0x402", "mov dr7, eax",
+        visit(0, "mov ss, cx", ".there: in al, 0x80", "nop"), "mov eax, 0", "mov dr7, eax",
+    ),
+    "STI and a trap at every tick": lines(
+        "jmp .begin", ".skip: add dword [esp], 2", "iret", ".begin:",
+        install(".skip", 0x8F, 6), _ticking, "cli", "sti", "ud2", "nop", "loop .again", "cli",
+    ),
+    "MOV SS and a trap": lines(
+        "jmp .begin", ".skip: add dword [esp], 2", "iret", ".begin:",
+        install(".skip", 0x8F, 6), "mov eax, .skip", "mov dr0, eax", "mov eax, 0x402",
+        "mov dr7, eax", "mov dx, ss", "mov ss, dx", "ud2", "mov eax, 0", "mov dr7, eax",
+    ),
+    "flags over an exit": lines(
+        *(lines(f"push {bit | 2}", "popf", "in al, 0x21", "smsw bx", "pushf",
+                f"pop dword [{SCRATCH + 4 * n}]", f"int {SOFTWARE}")
+          for n, bit in enumerate((1, 4, 0x10, 0x40, 0x80, 0x400, 0x800, NT, 0x40000,
+                                   0x200000, 0x244ED5))),
+        "push 2", "popf",
+    ),
+}  # fmt: skip
 
 
-def with_pages() -> dict[str, str]:
-    """Page tables."""
-    entry = LOW_TABLES[0] + (DATA >> 12) * 4
-    there, flat = DATA + ALIAS, f"mov eax, {DIRECTORIES[0]}"
-    look = lines(f"sgdt [{DATA + 16}]", f"mov eax, [{DATA + 16}]", f"add [{SCRATCH}], eax")
-    moved = f"mov dword [{entry}], {DATA + 0x1000 | P | W | U}"
-    return {
-        "extensions": lines(
-            f"mov dword [{(DATA >> 12) * 4}], {DATA + 0x1000 | 0x67}",
-            f"mov dword [{(DATA >> 12) * 4 + 4}], {DATA + 0x5000 | 0x67}",
-            enable(0), f"mov dword [{DIRECTORIES[0] + 4}], 0x87", flat,
-            "mov cr3, eax", f"inc dword [{there}]", "mov eax, cr4", "xor eax, 0x10",
-            "mov cr4, eax", f"inc dword [{there}]", "mov eax, cr4", "xor eax, 0x10",
-            "mov cr4, eax", f"inc dword [{there}]", f"inc dword [{there + 0x1000}]",
-        ),
-        "rights above": lines(
-            enable(0), f"inc dword [{there}]", f"inc dword [{there + 0x1000}]",
-            f"mov dword [{DIRECTORIES[0] + 4}], {ALIAS_TABLES[0] | 5}", "mov eax, cr0",
-            "or eax, 0x10000", "mov cr0, eax", flat, "mov cr3, eax", f"mov eax, [{there}]",
-            f"mov [{there + 0x1000}], eax",
-        ),
-        "users' rights above": lines(
-            enable(0), f"inc dword [{there}]", f"inc dword [{there + 0x1000}]",
-            f"mov dword [{DIRECTORIES[0] + 4}], {ALIAS_TABLES[0] | 3}", flat, "mov cr3, eax",
-            f"mov eax, [{there}]", visit(0, f"mov eax, [{there + 0x1000}]"),
-        ),
-        "a page that becomes a table": lines(
-            enable(0), f"mov dword [{TABLES + 4 * (DATA >> 12)}], {DATA | 0x67}",
-            f"mov dword [{DIRECTORIES[0] + 4}], {TABLES | 7}", flat, "mov cr3, eax",
-            f"mov eax, [{there}]", f"mov dword [{TABLES + 4 * (DATA >> 12)}], {DATA + 0x1000 | 7}",
-            f"invlpg [{there}]", f"inc dword [{there}]",
-        ),
-        "code at the top": lines(
-            f"mov byte [{DATA}], 0xC3", enable(0), f"mov eax, {TOP}", "call eax",
-        ),
-        "top of memory in a segment": lines(
-            store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x93)), enable(0), f"mov eax, {SPARE}",
-            "mov fs, ax", f"mov eax, [fs:{TOP + 0x10}]", f"mov [{SCRATCH}], eax",
-        ),
-        "stacks in all of linear space": lines(
-            "mov ebx, 0x400", "mov ecx, 1020", ".again: mov esp, ebx", "pushf",
-            "add ebx, 0x400000", "loop .again", f"mov esp, {STACK_TOP}",
-        ),
-        "IRET of a missing page": lines(
-            "jmp .begin", f".mend: or byte [{entry + 16}], {P}", "add esp, 4", "iret", ".begin:",
-            f"mov dword [{DATA + 0x3FFC}], .back", f"mov dword [{DATA + 0x4000}], {KCODE}",
-            f"mov dword [{DATA + 0x4004}], 2", f"or byte [{entry + 12}], {W}", enable(0),
-            install(".mend", 0x8E, 14), f"mov esp, {DATA + 0x3FFC}", "mov eax, 0x12345678", "iret",
-            ".back:", f"mov [{SCRATCH}], eax", f"mov esp, {STACK_TOP}",
-        ),
-        "IRET to nowhere": lines(
-            f"push {UDATA}", f"push {USER_STACK_TOP}", f"push {IF | 2}", "push 0x93", "push 0",
-            "mov eax, 0x87654321", "stc", "iret",
-        ),
-        "a user's hypercall": visit(IF, "mov eax, 0", "int 0x82"),
-        "stepped sites": lines(
-            f"mov dword [{TRACE_LEFT}], 60", f"push {TF | 2}", "popf", "pushf", "pop eax", "cli",
-            "sti", "cli", "mov dx, ds", "push ds", "pop ds", "mov ds, dx", "push 2", "popf",
-        ),
-        "INVLPG by a register": lines(enable(0), look, moved, f"mov eax, {DATA}", "invlpg [eax]",
-                                      look),
-        "INVLPG in a segment": lines(
-            enable(0), look, moved, f"mov eax, {WINDOW}", "mov ds, ax", "mov eax, 0",
-            "invlpg [eax]", f"mov eax, {KDATA}", "mov ds, ax", look,
-        ),
-        "INVLPG by a null selector": lines(
-            enable(0), "mov eax, 0", "mov ds, ax", "invlpg [eax]",
-        ),
-        "INVLPG in an expand-down segment": lines(
-            enable(0), "mov eax, 0x60", "mov ds, ax", f"mov eax, {DATA}", "invlpg [eax]",
-            "mov eax, 0", "invlpg [eax]",
-        ),
-        "WP=0": lines(
-            enable(0), "mov eax, cr0", "and eax, ~0x10000", "mov cr0, eax",
-            f"mov eax, [{DATA + 0x3000}]", f"mov [{DATA + 0x3000}], eax",
-            f"mov [{DATA + 0x3004}], eax", visit(0, f"mov eax, [{DATA + 0x3000}]",
-                                                 f"mov ecx, [{DATA + 0x3008}]"),
-            f"mov [{DATA + 0x3008}], eax",
-            "mov eax, cr0", "or eax, 0x10000", "mov cr0, eax", f"mov [{DATA + 0x3008}], eax",
-        ),
-        "WP=0 and a user": lines(
-            enable(0), "mov eax, cr0", "and eax, ~0x10000", "mov cr0, eax",
-            f"mov [{DATA + 0x3000}], eax", visit(0, f"mov eax, [{DATA + 0x3000}]",
-                                                 f"mov [{DATA + 0x3000}], eax"),
-        ),
-        "dirty in large pages": lines(
-            enable(2), f"mov dword [{DIRECTORIES[2] + 4}], 0x87",
-            f"mov dword [{DIRECTORIES[2] + 8}], 0x87",
-            "mov eax, cr3", "mov cr3, eax", f"mov eax, [{there}]",
-            f"mov [{there}], eax", f"mov [{there + 0x1000}], eax",
-            f"mov eax, [{DATA + 2 * ALIAS}]", f"mov [{DATA + 0x1000 + 2 * ALIAS}], eax",
-            f"mov eax, [{DIRECTORIES[2] + 8}]", f"mov [{SCRATCH}], eax",
-        ),
-        "top of memory by the stack": lines(
-            enable(0), f"mov eax, [ss:{TOP + 0x80010}]",
-            f"inc dword [ss:{TOP + 0x80014}]", f"mov esp, {TOP + 0x81000}",
-            "push eax", "push 5", "pop ecx",
-        ),
-        "all of linear space": lines(
-            "mov ebx, 0", "mov ecx, 1020", ".again: mov eax, [ebx]", "add ebx, 0x400000",
-            "loop .again", f"inc dword [{DATA}]", enable(0), f"inc dword [{DATA}]",
-        ),
-        "POPF of a missing page": lines(
-            "jmp .begin", f".mend: or byte [{entry + 16}], {P}", "add esp, 4", "iret", ".begin:",
-            f"mov dword [{DATA + 0x4000}], 0xAD7", f"or byte [{entry + 12}], {W}", enable(0),
-            install(".mend", 0x8E, 14), f"mov esp, {DATA + 0x4000}", "popf",
-            f"mov esp, {STACK_TOP}", "pushf", f"pop dword [{SCRATCH}]",
-        ),
-        "a reserved bit": lines(
-            enable(0), f"mov eax, [{DATA + ALIAS}]", f"or dword [{entry + 8}], 0xA0",
-            f"or dword [{entry + 4}], 0xA0", "mov eax, cr3", "mov cr3, eax",
-            f"mov eax, [{DATA}]", f"mov eax, [{DATA + 0x1000}]",
-        ),
-    }  # fmt: skip
+_entry = LOW_TABLES[0] + (DATA >> 12) * 4
+_there, _flat = DATA + ALIAS, f"mov eax, {DIRECTORIES[0]}"
+_look = lines(f"sgdt [{DATA + 16}]", f"mov eax, [{DATA + 16}]", f"add [{SCRATCH}], eax")
+_moved = f"mov dword [{_entry}], {DATA + 0x1000 | P | W | U}"
+#: Page tables.
+WITH_PAGES: Final = {
+    "extensions": lines(
+        f"mov dword [{(DATA >> 12) * 4}], {DATA + 0x1000 | 0x67}",
+        f"mov dword [{(DATA >> 12) * 4 + 4}], {DATA + 0x5000 | 0x67}",
+        enable(0), f"mov dword [{DIRECTORIES[0] + 4}], 0x87", _flat,
+        "mov cr3, eax", f"inc dword [{_there}]", "mov eax, cr4", "xor eax, 0x10",
+        "mov cr4, eax", f"inc dword [{_there}]", "mov eax, cr4", "xor eax, 0x10",
+        "mov cr4, eax", f"inc dword [{_there}]", f"inc dword [{_there + 0x1000}]",
+    ),
+    "rights above": lines(
+        enable(0), f"inc dword [{_there}]", f"inc dword [{_there + 0x1000}]",
+        f"mov dword [{DIRECTORIES[0] + 4}], {ALIAS_TABLES[0] | 5}", "mov eax, cr0",
+        "or eax, 0x10000", "mov cr0, eax", _flat, "mov cr3, eax", f"mov eax, [{_there}]",
+        f"mov [{_there + 0x1000}], eax",
+    ),
+    "users' rights above": lines(
+        enable(0), f"inc dword [{_there}]", f"inc dword [{_there + 0x1000}]",
+        f"mov dword [{DIRECTORIES[0] + 4}], {ALIAS_TABLES[0] | 3}", _flat, "mov cr3, eax",
+        f"mov eax, [{_there}]", visit(0, f"mov eax, [{_there + 0x1000}]"),
+    ),
+    "a page that becomes a table": lines(
+        enable(0), f"mov dword [{TABLES + 4 * (DATA >> 12)}], {DATA | 0x67}",
+        f"mov dword [{DIRECTORIES[0] + 4}], {TABLES | 7}", _flat, "mov cr3, eax",
+        f"mov eax, [{_there}]", f"mov dword [{TABLES + 4 * (DATA >> 12)}], {DATA + 0x1000 | 7}",
+        f"invlpg [{_there}]", f"inc dword [{_there}]",
+    ),
+    "code at the top": lines(
+        f"mov byte [{DATA}], 0xC3", enable(0), f"mov eax, {TOP}", "call eax",
+    ),
+    "top of memory in a segment": lines(
+        store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x93)), enable(0), f"mov eax, {SPARE}",
+        "mov fs, ax", f"mov eax, [fs:{TOP + 0x10}]", f"mov [{SCRATCH}], eax",
+    ),
+    "stacks in all of linear space": lines(
+        "mov ebx, 0x400", "mov ecx, 1020", ".again: mov esp, ebx", "pushf",
+        "add ebx, 0x400000", "loop .again", f"mov esp, {STACK_TOP}",
+    ),
+    "IRET of a missing page": lines(
+        "jmp .begin", f".mend: or byte [{_entry + 16}], {P}", "add esp, 4", "iret", ".begin:",
+        f"mov dword [{DATA + 0x3FFC}], .back", f"mov dword [{DATA + 0x4000}], {KCODE}",
+        f"mov dword [{DATA + 0x4004}], 2", f"or byte [{_entry + 12}], {W}", enable(0),
+        install(".mend", 0x8E, 14), f"mov esp, {DATA + 0x3FFC}", "mov eax, 0x12345678", "iret",
+        ".back:", f"mov [{SCRATCH}], eax", f"mov esp, {STACK_TOP}",
+    ),
+    "IRET to nowhere": lines(
+        f"push {UDATA}", f"push {USER_STACK_TOP}", f"push {IF | 2}", "push 0x93", "push 0",
+        "mov eax, 0x87654321", "stc", "iret",
+    ),
+    "a user's hypercall": visit(IF, "mov eax, 0", "int 0x82"),
+    "stepped sites": lines(
+        f"mov dword [{TRACE_LEFT}], 60", f"push {TF | 2}", "popf", "pushf", "pop eax", "cli",
+        "sti", "cli", "mov dx, ds", "push ds", "pop ds", "mov ds, dx", "push 2", "popf",
+    ),
+    "INVLPG by a register": lines(enable(0), _look, _moved, f"mov eax, {DATA}", "invlpg [eax]",
+                                  _look),
+    "INVLPG in a segment": lines(
+        enable(0), _look, _moved, f"mov eax, {WINDOW}", "mov ds, ax", "mov eax, 0",
+        "invlpg [eax]", f"mov eax, {KDATA}", "mov ds, ax", _look,
+    ),
+    "INVLPG by a null selector": lines(
+        enable(0), "mov eax, 0", "mov ds, ax", "invlpg [eax]",
+    ),
+    "INVLPG in an expand-down segment": lines(
+        enable(0), "mov eax, 0x60", "mov ds, ax", f"mov eax, {DATA}", "invlpg [eax]",
+        "mov eax, 0", "invlpg [eax]",
+    ),
+    "WP=0": lines(
+        enable(0), "mov eax, cr0", "and eax, ~0x10000", "mov cr0, eax",
+        f"mov eax, [{DATA + 0x3000}]", f"mov [{DATA + 0x3000}], eax",
+        f"mov [{DATA + 0x3004}], eax", visit(0, f"mov eax, [{DATA + 0x3000}]",
+                                             f"mov ecx, [{DATA + 0x3008}]"),
+        f"mov [{DATA + 0x3008}], eax",
+        "mov eax, cr0", "or eax, 0x10000", "mov cr0, eax", f"mov [{DATA + 0x3008}], eax",
+    ),
+    "WP=0 and a user": lines(
+        enable(0), "mov eax, cr0", "and eax, ~0x10000", "mov cr0, eax",
+        f"mov [{DATA + 0x3000}], eax", visit(0, f"mov eax, [{DATA + 0x3000}]",
+                                             f"mov [{DATA + 0x3000}], eax"),
+    ),
+    "dirty in large pages": lines(
+        enable(2), f"mov dword [{DIRECTORIES[2] + 4}], 0x87",
+        f"mov dword [{DIRECTORIES[2] + 8}], 0x87",
+        "mov eax, cr3", "mov cr3, eax", f"mov eax, [{_there}]",
+        f"mov [{_there}], eax", f"mov [{_there + 0x1000}], eax",
+        f"mov eax, [{DATA + 2 * ALIAS}]", f"mov [{DATA + 0x1000 + 2 * ALIAS}], eax",
+        f"mov eax, [{DIRECTORIES[2] + 8}]", f"mov [{SCRATCH}], eax",
+    ),
+    "top of memory by the stack": lines(
+        enable(0), f"mov eax, [ss:{TOP + 0x80010}]",
+        f"inc dword [ss:{TOP + 0x80014}]", f"mov esp, {TOP + 0x81000}",
+        "push eax", "push 5", "pop ecx",
+    ),
+    "all of linear space": lines(
+        "mov ebx, 0", "mov ecx, 1020", ".again: mov eax, [ebx]", "add ebx, 0x400000",
+        "loop .again", f"inc dword [{DATA}]", enable(0), f"inc dword [{DATA}]",
+    ),
+    "POPF of a missing page": lines(
+        "jmp .begin", f".mend: or byte [{_entry + 16}], {P}", "add esp, 4", "iret", ".begin:",
+        f"mov dword [{DATA + 0x4000}], 0xAD7", f"or byte [{_entry + 12}], {W}", enable(0),
+        install(".mend", 0x8E, 14), f"mov esp, {DATA + 0x4000}", "popf",
+        f"mov esp, {STACK_TOP}", "pushf", f"pop dword [{SCRATCH}]",
+    ),
+    "a reserved bit": lines(
+        enable(0), f"mov eax, [{DATA + ALIAS}]", f"or dword [{_entry + 8}], 0xA0",
+        f"or dword [{_entry + 4}], 0xA0", "mov eax, cr3", "mov cr3, eax",
+        f"mov eax, [{DATA}]", f"mov eax, [{DATA + 0x1000}]",
+    ),
+}  # fmt: skip
 
 
 #: Assembly by name.
 KERNELS: Final[dict[str, str]] = {
-    **with_gates(), **with_descriptors(), **with_state(), **with_pages()
+    **WITH_GATES, **WITH_DESCRIPTORS, **WITH_STATE, **WITH_PAGES
 }  # fmt: skip
 #: Code in a segment with a base has no sites.
 NOT_PARAVIRTUAL: Final = ("ports in a segment",)

@@ -100,136 +100,133 @@ def pointer(limit: int, base: int) -> str:
     return lines(f"mov word [{SCRATCH + 32}], {limit}", f"mov dword [{SCRATCH + 34}], {base}")
 
 
-def with_gates() -> dict[str, str]:
-    """Pass-through gates, and what must close them."""
-    return {
-        "gate": OPEN,
-        "gate, IF=0": lines(HANDLERS, install(".first"), visit(0, *CALLS)),
-        "gate, IOPL=3": lines(HANDLERS, install(".first"), visit(IF | IOPL_3, *CALLS)),
-        "gate, then IF=0": lines(OPEN, visit(0, *CALLS)),
-        "gate, then IOPL=3": lines(OPEN, visit(IF | IOPL_3, *CALLS)),
-        "gate for interrupts": lines(HANDLERS, install(".first", 0xEE), visit(IF, *CALLS)),
-        "gate for kernels": lines(HANDLERS, install(".first", 0x8F), visit(IF, *CALLS)),
-        "gate not present": lines(HANDLERS, install(".first", 0x6F), visit(IF, *CALLS)),
-        "gate of a call": lines(HANDLERS, install(".first", 0xEC), visit(IF, *CALLS)),
-        "gate to a user": lines(HANDLERS, install(".third", selector=UCODE), visit(IF, *CALLS)),
-        "gate to conforming code": lines(
-            HANDLERS, install(".third", selector=CONFORMING), visit(IF, *CALLS)
-        ),
-        "gate to data": lines(HANDLERS, install(".first", selector=KDATA), visit(IF, *CALLS)),
-        "gate changed": lines(OPEN, install(".second"), visit(IF, *CALLS)),
-        "gate changed in an alias": lines(
-            OPEN, enable(0), f"mov byte [{IDT + 8 * GATE + 5 + ALIAS}], 0x6F", visit(IF, *CALLS)
-        ),
-        "gate changed by ring 3": lines(
-            enable(0),
-            f"or byte [{LOW_TABLES[0] + (IDT >> 12) * 4}], {U}",
-            OPEN,
-            visit(IF, f"mov byte [{IDT + 8 * GATE + 5}], 0x6F", *CALLS),
-        ),
-        "gate refused, then right": lines(
-            HANDLERS,
-            install(".first", 0x6F),
-            visit(IF, f"int {GATE - 1}", "nop"),
-            install(".first"),
-            visit(IF, *CALLS),
-        ),
-        "gate of a page fault": lines(
-            HANDLERS,
-            install(".first", vector=14),
-            visit(IF, "int 14", "mov eax, [0x1A0000]", "mov eax, [0x700000]"),
-        ),
-        "stack changed": lines(OPEN, f"sub dword [{TSS + 4}], 64", visit(IF, *CALLS)),
-        "stack selector changed": lines(
-            OPEN, f"mov word [{TSS + 8}], {KDATA | 3}", visit(IF, *CALLS)
-        ),
-        "stack selector null": lines(OPEN, f"mov word [{TSS + 8}], 0", visit(IF, *CALLS)),
-        "other IDT": lines(
-            OPEN,
-            copy(IDT, TABLES, 0x240),
-            pointer(0x23F, TABLES),
-            f"mov byte [{TABLES + 8 * GATE + 5}], 0x6F",
-            f"lidt [{SCRATCH + 32}]",
-            visit(IF, *CALLS),
-        ),
-        "IDT in the same page": lines(
-            OPEN,
-            copy(IDT, IDT + 0x400, 0x240),
-            pointer(0x23F, IDT + 0x400),
-            f"mov byte [{IDT + 0x400 + 8 * GATE + 5}], 0x6F",
-            f"lidt [{SCRATCH + 32}]",
-            visit(IF, *CALLS),
-        ),
-        "TSS in the same page": lines(
-            OPEN,
-            copy(TSS, TSS + 0x400, 0x91),
-            f"sub dword [{TSS + 0x404}], 128",
-            f"mov word [{GDT + TSS_AT + 2}], {TSS + 0x400 & 0xFFFF}",
-            f"mov byte [{GDT + TSS_AT + 5}], 0x89",
-            f"mov eax, {TSS_AT}",
-            "ltr ax",
-            visit(IF, *CALLS),
-        ),
-        "shorter IDT": lines(
-            OPEN,
-            copy(IDT + 8 * LEAVE, IDT + 8 * 0x22, 8),
-            pointer(8 * GATE - 1, IDT),
-            f"lidt [{SCRATCH + 32}]",
-            visit(IF, *CALLS).replace(f"int {LEAVE}", "int 0x22"),
-        ),
-        "IDT across pages": lines(
-            HANDLERS,
-            install(".first"),
-            copy(IDT, TABLES + 0x1000 - 8 * GATE - 4, 0x240),
-            pointer(0x23F, TABLES + 0x1000 - 8 * GATE - 4),
-            f"lidt [{SCRATCH + 32}]",
-            visit(IF, *CALLS),
-            f"mov byte [{TABLES + 0x1001}], 0x6F",
-            visit(IF, *CALLS),
-        ),
-        "other TSS": lines(
-            OPEN,
-            copy(TSS, TABLES, 0x91),
-            f"sub dword [{TABLES + 4}], 128",
-            f"mov dword [{GDT + TSS_AT + 2}], {0x89000000 | TABLES}",
-            f"mov eax, {TSS_AT}",
-            "ltr ax",
-            visit(IF, *CALLS),
-        ),
-        "shorter TSS": lines(
-            OPEN,
-            f"mov word [{GDT + TSS_AT}], 7",
-            f"mov byte [{GDT + TSS_AT + 5}], 0x89",
-            f"mov eax, {TSS_AT}",
-            "ltr ax",
-            visit(IF, *CALLS),
-        ),
-        "IDT elsewhere": lines(
-            enable(0),
-            OPEN,
-            copy(IDT & ~0xFFF, TABLES, 0x1000),
-            f"mov byte [{TABLES + (IDT & 0xFFF) + 8 * GATE + 5}], 0x6F",
-            f"mov dword [{LOW_TABLES[1] + (IDT >> 12) * 4}], {TABLES | 3}",
-            f"mov eax, {DIRECTORIES[1]}",
-            "mov cr3, eax",
-            visit(IF, *CALLS),
-        ),
-        "TSS elsewhere": lines(
-            enable(0),
-            OPEN,
-            copy(TSS & ~0xFFF, TABLES, 0x1000),
-            f"sub dword [{TABLES + (TSS & 0xFFF) + 4}], 128",
-            f"mov dword [{LOW_TABLES[1] + (TSS >> 12) * 4}], {TABLES | 3}",
-            f"mov eax, {DIRECTORIES[1]}",
-            "mov cr3, eax",
-            visit(IF, *CALLS),
-        ),
-        "many events": lines(
-            HANDLERS,
-            install(".second"),
-            visit(IF, "mov ecx, 2100", ".again:", f"int {GATE}", "loop .again"),
-        ),
-    }
+#: Pass-through gates, and what must close them.
+WITH_GATES: Final = {
+    "gate": OPEN,
+    "gate, IF=0": lines(HANDLERS, install(".first"), visit(0, *CALLS)),
+    "gate, IOPL=3": lines(HANDLERS, install(".first"), visit(IF | IOPL_3, *CALLS)),
+    "gate, then IF=0": lines(OPEN, visit(0, *CALLS)),
+    "gate, then IOPL=3": lines(OPEN, visit(IF | IOPL_3, *CALLS)),
+    "gate for interrupts": lines(HANDLERS, install(".first", 0xEE), visit(IF, *CALLS)),
+    "gate for kernels": lines(HANDLERS, install(".first", 0x8F), visit(IF, *CALLS)),
+    "gate not present": lines(HANDLERS, install(".first", 0x6F), visit(IF, *CALLS)),
+    "gate of a call": lines(HANDLERS, install(".first", 0xEC), visit(IF, *CALLS)),
+    "gate to a user": lines(HANDLERS, install(".third", selector=UCODE), visit(IF, *CALLS)),
+    "gate to conforming code": lines(
+        HANDLERS, install(".third", selector=CONFORMING), visit(IF, *CALLS)
+    ),
+    "gate to data": lines(HANDLERS, install(".first", selector=KDATA), visit(IF, *CALLS)),
+    "gate changed": lines(OPEN, install(".second"), visit(IF, *CALLS)),
+    "gate changed in an alias": lines(
+        OPEN, enable(0), f"mov byte [{IDT + 8 * GATE + 5 + ALIAS}], 0x6F", visit(IF, *CALLS)
+    ),
+    "gate changed by ring 3": lines(
+        enable(0),
+        f"or byte [{LOW_TABLES[0] + (IDT >> 12) * 4}], {U}",
+        OPEN,
+        visit(IF, f"mov byte [{IDT + 8 * GATE + 5}], 0x6F", *CALLS),
+    ),
+    "gate refused, then right": lines(
+        HANDLERS,
+        install(".first", 0x6F),
+        visit(IF, f"int {GATE - 1}", "nop"),
+        install(".first"),
+        visit(IF, *CALLS),
+    ),
+    "gate of a page fault": lines(
+        HANDLERS,
+        install(".first", vector=14),
+        visit(IF, "int 14", "mov eax, [0x1A0000]", "mov eax, [0x700000]"),
+    ),
+    "stack changed": lines(OPEN, f"sub dword [{TSS + 4}], 64", visit(IF, *CALLS)),
+    "stack selector changed": lines(OPEN, f"mov word [{TSS + 8}], {KDATA | 3}", visit(IF, *CALLS)),
+    "stack selector null": lines(OPEN, f"mov word [{TSS + 8}], 0", visit(IF, *CALLS)),
+    "other IDT": lines(
+        OPEN,
+        copy(IDT, TABLES, 0x240),
+        pointer(0x23F, TABLES),
+        f"mov byte [{TABLES + 8 * GATE + 5}], 0x6F",
+        f"lidt [{SCRATCH + 32}]",
+        visit(IF, *CALLS),
+    ),
+    "IDT in the same page": lines(
+        OPEN,
+        copy(IDT, IDT + 0x400, 0x240),
+        pointer(0x23F, IDT + 0x400),
+        f"mov byte [{IDT + 0x400 + 8 * GATE + 5}], 0x6F",
+        f"lidt [{SCRATCH + 32}]",
+        visit(IF, *CALLS),
+    ),
+    "TSS in the same page": lines(
+        OPEN,
+        copy(TSS, TSS + 0x400, 0x91),
+        f"sub dword [{TSS + 0x404}], 128",
+        f"mov word [{GDT + TSS_AT + 2}], {TSS + 0x400 & 0xFFFF}",
+        f"mov byte [{GDT + TSS_AT + 5}], 0x89",
+        f"mov eax, {TSS_AT}",
+        "ltr ax",
+        visit(IF, *CALLS),
+    ),
+    "shorter IDT": lines(
+        OPEN,
+        copy(IDT + 8 * LEAVE, IDT + 8 * 0x22, 8),
+        pointer(8 * GATE - 1, IDT),
+        f"lidt [{SCRATCH + 32}]",
+        visit(IF, *CALLS).replace(f"int {LEAVE}", "int 0x22"),
+    ),
+    "IDT across pages": lines(
+        HANDLERS,
+        install(".first"),
+        copy(IDT, TABLES + 0x1000 - 8 * GATE - 4, 0x240),
+        pointer(0x23F, TABLES + 0x1000 - 8 * GATE - 4),
+        f"lidt [{SCRATCH + 32}]",
+        visit(IF, *CALLS),
+        f"mov byte [{TABLES + 0x1001}], 0x6F",
+        visit(IF, *CALLS),
+    ),
+    "other TSS": lines(
+        OPEN,
+        copy(TSS, TABLES, 0x91),
+        f"sub dword [{TABLES + 4}], 128",
+        f"mov dword [{GDT + TSS_AT + 2}], {0x89000000 | TABLES}",
+        f"mov eax, {TSS_AT}",
+        "ltr ax",
+        visit(IF, *CALLS),
+    ),
+    "shorter TSS": lines(
+        OPEN,
+        f"mov word [{GDT + TSS_AT}], 7",
+        f"mov byte [{GDT + TSS_AT + 5}], 0x89",
+        f"mov eax, {TSS_AT}",
+        "ltr ax",
+        visit(IF, *CALLS),
+    ),
+    "IDT elsewhere": lines(
+        enable(0),
+        OPEN,
+        copy(IDT & ~0xFFF, TABLES, 0x1000),
+        f"mov byte [{TABLES + (IDT & 0xFFF) + 8 * GATE + 5}], 0x6F",
+        f"mov dword [{LOW_TABLES[1] + (IDT >> 12) * 4}], {TABLES | 3}",
+        f"mov eax, {DIRECTORIES[1]}",
+        "mov cr3, eax",
+        visit(IF, *CALLS),
+    ),
+    "TSS elsewhere": lines(
+        enable(0),
+        OPEN,
+        copy(TSS & ~0xFFF, TABLES, 0x1000),
+        f"sub dword [{TABLES + (TSS & 0xFFF) + 4}], 128",
+        f"mov dword [{LOW_TABLES[1] + (TSS >> 12) * 4}], {TABLES | 3}",
+        f"mov eax, {DIRECTORIES[1]}",
+        "mov cr3, eax",
+        visit(IF, *CALLS),
+    ),
+    "many events": lines(
+        HANDLERS,
+        install(".second"),
+        visit(IF, "mov ecx, 2100", ".again:", f"int {GATE}", "loop .again"),
+    ),
+}
 
 
 def question(selector: int) -> str:
@@ -246,86 +243,85 @@ def store(at: int, new: int) -> str:
     return lines(f"mov dword [{at}], {new & 0xFFFFFFFF}", f"mov dword [{at + 4}], {new >> 32}")
 
 
-def with_descriptors() -> dict[str, str]:
-    """Descriptor tables that change under loaded and loadable segments."""
-    ready = lines(store(GDT + SPARE, spare(DATA)), question(SPARE | 3))
-    local = lines(store(LDT + (LDT_SPARE & ~7), spare(DATA)), question(LDT_SPARE | 3))
-    other = lines(copy(GDT, TABLES, 0x88), store(TABLES + SPARE, spare(DATA + 0x1010)))
-    table = lines(f"mov eax, {SPARE}", "lldt ax", question(LDT_SPARE | 3))
-    return {
-        "other GDT": lines(
-            ready, other, pointer(0x87, TABLES), f"lgdt [{SCRATCH + 32}]", question(SPARE | 3)
-        ),
-        "shorter GDT": lines(
-            ready, pointer(SPARE - 1, GDT), f"lgdt [{SCRATCH + 32}]", question(SPARE | 3)
-        ),
-        "other LDT": lines(
-            local,
-            copy(LDT, TABLES, 0x20),
-            store(TABLES + (LDT_SPARE & ~7), spare(DATA + 0x1010)),
-            store(GDT + SPARE, descriptor(TABLES, 0x1F, 0x82, 0)),
-            table,
-        ),
-        "shorter LDT": lines(local, store(GDT + SPARE, descriptor(LDT, 0xF, 0x82, 0)), table),
-        "no LDT": lines(local, "mov eax, 0", "lldt ax", question(LDT_SPARE | 3)),
-        "GDT elsewhere": lines(
-            enable(0),
-            ready,
-            copy(GDT & ~0xFFF, TABLES, 0x1000),
-            store(TABLES + SPARE, spare(DATA + 0x1010)),
-            f"mov dword [{LOW_TABLES[1] + (GDT >> 12) * 4}], {TABLES | 3}",
-            f"mov eax, {DIRECTORIES[1]}",
-            "mov cr3, eax",
-            question(SPARE | 3),
-        ),
-        "GDT changed": lines(
-            ready, store(GDT + SPARE, spare(DATA + 0x1010)), question(SPARE | 3)
-        ),
-        "GDT changed in an alias": lines(
-            enable(0), ready, store(GDT + SPARE + ALIAS, spare(DATA + 0x1010)), question(SPARE | 3)
-        ),
-        "GDT moved": lines(
-            enable(0),
-            ready,
-            copy(GDT & ~0xFFF, TABLES, 0x1000),
-            store(TABLES + SPARE, spare(DATA + 0x1010)),
-            f"mov dword [{LOW_TABLES[0] + (GDT >> 12) * 4}], {TABLES | 3}",
-            f"invlpg [{GDT}]",
-            question(SPARE | 3),
-        ),
-        "not accessed": lines(
-            store(GDT + SPARE, spare(DATA, access=0xF2)), question(SPARE | 3)
-        ),
-        "absent": lines(store(GDT + SPARE, spare(DATA, access=0x73)), question(SPARE | 3)),
-        "no memory": lines(store(GDT + SPARE, spare(DATA, access=0xE3)), question(SPARE | 3)),
-        **{
-            f"{register} {what} over an exit": lines(
-                store(GDT + SPARE, spare(DATA, 0x1F, 0xF1)),
-                visit(0, f"mov ecx, {SPARE | 3}", f"mov {register}, cx", "in al, 0x80",
-                      f"mov eax, [{register}:8]", "mov ebx, eax", use.format(register)),
-            )
-            for register in ("es", "fs", "gs")
-            for what, use in (("limit", "mov eax, [{}:0x20]"), ("rights", "mov [{}:8], eax"))
-        },
-        "a user's stack": lines(
-            store(GDT + SPARE, descriptor(DATA, 0xFFF, 0xF3, 0)),
-            visit(0, f"mov ecx, {SPARE | 3}", "mov ss, cx", "mov esp, 0x10800", "in al, 0x80",
-                  "push eax", "in al, 0x80", "mov esp, 0x1800", "push eax"),
-        ),
-        "a user's code": lines(
-            store(GDT + SPARE, descriptor(0x1000, 0x101, 0xF9)),
-            visit(0, f"jmp {SPARE | 3}:.inside - 0x1000", ".inside:", "in al, 0x80", "mov ebx, 1",
-                  "in al, 0x80", "mov eax, [cs:0x100000]"),
-        ),
-        "a user's short code": lines(
-            store(GDT + SPARE, descriptor(0x1000, 0x101, 0xFB)),
-            visit(0, f"jmp {SPARE | 3}:.inside - 0x1000", ".inside:", "in al, 0x80", "mov ebx, 1",
-                  "in al, 0x80", f"mov eax, [cs:{DATA}]"),
-        ),
-        "stack of its own": lines(
-            store(GDT + SPARE, spare(DATA, 0x2FFF, 0x93)),
-            f"mov eax, {SPARE}", "mov ss, ax", "mov esp, 0x800", "push eax", "pushf", "sti", "cli",
-            "mov fs, cx", "popf", "pop ecx",
-            f"mov eax, {KDATA}", "mov ss, ax", f"mov esp, {STACK_TOP}",
-        ),
-    }  # fmt: skip
+_ready = lines(store(GDT + SPARE, spare(DATA)), question(SPARE | 3))
+_local = lines(store(LDT + (LDT_SPARE & ~7), spare(DATA)), question(LDT_SPARE | 3))
+_other = lines(copy(GDT, TABLES, 0x88), store(TABLES + SPARE, spare(DATA + 0x1010)))
+_table = lines(f"mov eax, {SPARE}", "lldt ax", question(LDT_SPARE | 3))
+#: Descriptor tables that change under loaded and loadable segments.
+WITH_DESCRIPTORS: Final = {
+    "other GDT": lines(
+        _ready, _other, pointer(0x87, TABLES), f"lgdt [{SCRATCH + 32}]", question(SPARE | 3)
+    ),
+    "shorter GDT": lines(
+        _ready, pointer(SPARE - 1, GDT), f"lgdt [{SCRATCH + 32}]", question(SPARE | 3)
+    ),
+    "other LDT": lines(
+        _local,
+        copy(LDT, TABLES, 0x20),
+        store(TABLES + (LDT_SPARE & ~7), spare(DATA + 0x1010)),
+        store(GDT + SPARE, descriptor(TABLES, 0x1F, 0x82, 0)),
+        _table,
+    ),
+    "shorter LDT": lines(_local, store(GDT + SPARE, descriptor(LDT, 0xF, 0x82, 0)), _table),
+    "no LDT": lines(_local, "mov eax, 0", "lldt ax", question(LDT_SPARE | 3)),
+    "GDT elsewhere": lines(
+        enable(0),
+        _ready,
+        copy(GDT & ~0xFFF, TABLES, 0x1000),
+        store(TABLES + SPARE, spare(DATA + 0x1010)),
+        f"mov dword [{LOW_TABLES[1] + (GDT >> 12) * 4}], {TABLES | 3}",
+        f"mov eax, {DIRECTORIES[1]}",
+        "mov cr3, eax",
+        question(SPARE | 3),
+    ),
+    "GDT changed": lines(
+        _ready, store(GDT + SPARE, spare(DATA + 0x1010)), question(SPARE | 3)
+    ),
+    "GDT changed in an alias": lines(
+        enable(0), _ready, store(GDT + SPARE + ALIAS, spare(DATA + 0x1010)), question(SPARE | 3)
+    ),
+    "GDT moved": lines(
+        enable(0),
+        _ready,
+        copy(GDT & ~0xFFF, TABLES, 0x1000),
+        store(TABLES + SPARE, spare(DATA + 0x1010)),
+        f"mov dword [{LOW_TABLES[0] + (GDT >> 12) * 4}], {TABLES | 3}",
+        f"invlpg [{GDT}]",
+        question(SPARE | 3),
+    ),
+    "not accessed": lines(
+        store(GDT + SPARE, spare(DATA, access=0xF2)), question(SPARE | 3)
+    ),
+    "absent": lines(store(GDT + SPARE, spare(DATA, access=0x73)), question(SPARE | 3)),
+    "no memory": lines(store(GDT + SPARE, spare(DATA, access=0xE3)), question(SPARE | 3)),
+    **{
+        f"{register} {what} over an exit": lines(
+            store(GDT + SPARE, spare(DATA, 0x1F, 0xF1)),
+            visit(0, f"mov ecx, {SPARE | 3}", f"mov {register}, cx", "in al, 0x80",
+                  f"mov eax, [{register}:8]", "mov ebx, eax", use.format(register)),
+        )
+        for register in ("es", "fs", "gs")
+        for what, use in (("limit", "mov eax, [{}:0x20]"), ("rights", "mov [{}:8], eax"))
+    },
+    "a user's stack": lines(
+        store(GDT + SPARE, descriptor(DATA, 0xFFF, 0xF3, 0)),
+        visit(0, f"mov ecx, {SPARE | 3}", "mov ss, cx", "mov esp, 0x10800", "in al, 0x80",
+              "push eax", "in al, 0x80", "mov esp, 0x1800", "push eax"),
+    ),
+    "a user's code": lines(
+        store(GDT + SPARE, descriptor(0x1000, 0x101, 0xF9)),
+        visit(0, f"jmp {SPARE | 3}:.inside - 0x1000", ".inside:", "in al, 0x80", "mov ebx, 1",
+              "in al, 0x80", "mov eax, [cs:0x100000]"),
+    ),
+    "a user's short code": lines(
+        store(GDT + SPARE, descriptor(0x1000, 0x101, 0xFB)),
+        visit(0, f"jmp {SPARE | 3}:.inside - 0x1000", ".inside:", "in al, 0x80", "mov ebx, 1",
+              "in al, 0x80", f"mov eax, [cs:{DATA}]"),
+    ),
+    "stack of its own": lines(
+        store(GDT + SPARE, spare(DATA, 0x2FFF, 0x93)),
+        f"mov eax, {SPARE}", "mov ss, ax", "mov esp, 0x800", "push eax", "pushf", "sti", "cli",
+        "mov fs, cx", "popf", "pop ecx",
+        f"mov eax, {KDATA}", "mov ss, ax", f"mov esp, {STACK_TOP}",
+    ),
+}  # fmt: skip
