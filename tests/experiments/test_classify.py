@@ -144,6 +144,7 @@ def test_theorems_fail_on_the_real_machine() -> None:
     assert not {"int", "lar", "verr"} & set(third.against)  # they trap, or show nothing, there
 
 
+@pytest.mark.deep
 def test_theorems_hold_once_all_is_repaired() -> None:
     names = mnemonics(whole().sensitive)
     survey = classify(names, virtualizable=True, witnesses=False)

@@ -63,6 +63,7 @@ def test_it_is_listed() -> None:
     assert "classify" in seventeen("--help").text
 
 
+@pytest.mark.deep
 def test_the_whole_report(capsys: pytest.CaptureFixture[str]) -> None:
     show(whole())
     text = capsys.readouterr().out
