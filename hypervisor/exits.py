@@ -71,7 +71,7 @@ def _software_interrupt(vm: VirtualMachine) -> Outcome:
     """INT n, INT3, INTO: the guest's gate decides, so the virtual CPU executes it."""
     if not vm.in_kernel and vm.passes_gates:
         vm.world.leave()
-        if vm.gates.open(vm.host.cpu.record.vector):
+        if vm.gates.open(vm.record.vector):
             vm.count("gate opened")
             return Outcome.RESUME
     vm.count("int")

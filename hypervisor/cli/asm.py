@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
 from hypervisor.cli.files import read_file, write_file
+from hypervisor.cli.options import BareOptionCommand
 from hypervisor.cli.status import Stop, StopError
 
 if TYPE_CHECKING:
@@ -52,12 +53,10 @@ def parse_defines(words: Sequence[str]) -> dict[str, str]:
     return defines
 
 
-class AsmCommand(click.Command):
-    """Lets `--paravirt` stand without a value, which click cannot do before an argument."""
+class AsmCommand(BareOptionCommand):
+    """`--paravirt` alone is the image for a hypervisor."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = [f"--paravirt={PARAVIRT[0]}" if arg == "--paravirt" else arg for arg in args]
-        return super().parse_args(ctx, words)
+    bare: ClassVar[dict[str, str]] = {"--paravirt": f"--paravirt={PARAVIRT[0]}"}
 
 
 def choose_format(given: str | None, output: Path | None, paravirt: str | None) -> str:

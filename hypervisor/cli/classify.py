@@ -13,6 +13,7 @@ import click
 
 from hypervisor.cli.complete import complete_mnemonics
 from hypervisor.cli.files import write_file
+from hypervisor.cli.options import BareOptionCommand
 from hypervisor.cli.status import Stop, StopError
 
 if TYPE_CHECKING:
@@ -23,16 +24,8 @@ DISAGREE = 1
 WIDTH = 100  #: columns of running text
 
 
-class ClassifyCommand(click.Command):
-    """Lets `--virtualizable` stand without a value, which click cannot do before an argument."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = ["--virtualizable=all" if arg == "--virtualizable" else arg for arg in args]
-        return super().parse_args(ctx, words)
-
-
 @click.command(
-    cls=ClassifyCommand, short_help="Decide by experiment which instructions are unsafe."
+    cls=BareOptionCommand, short_help="Decide by experiment which instructions are unsafe."
 )
 @click.argument("mnemonics", nargs=-1, metavar="[MNEMONIC]...", shell_complete=complete_mnemonics)
 @click.option(

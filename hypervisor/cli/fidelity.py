@@ -10,6 +10,7 @@ import click
 
 from hypervisor.cli.complete import complete_programs, complete_techniques
 from hypervisor.cli.files import write_file
+from hypervisor.cli.options import BareOptionCommand
 from hypervisor.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -20,16 +21,8 @@ SURPRISED = 1
 MOST_EXPLAINED = 100  #: lines of a kind
 
 
-class FidelityCommand(click.Command):
-    """Lets `--virtualizable` stand without a value, which click cannot do before an argument."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = ["--virtualizable=all" if arg == "--virtualizable" else arg for arg in args]
-        return super().parse_args(ctx, words)
-
-
 @click.command(
-    cls=FidelityCommand, short_help="Compare guests under techniques with the bare machine."
+    cls=BareOptionCommand, short_help="Compare guests under techniques with the bare machine."
 )
 @click.argument("guests", nargs=-1, metavar="[GUEST]...", shell_complete=complete_programs)
 @click.option(

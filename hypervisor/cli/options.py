@@ -1,8 +1,8 @@
-"""Types of options that several commands share."""
+"""What the options of several commands share."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -29,3 +29,13 @@ class Number(click.ParamType):
 
 NUMBER = Number(0xFFFF_FFFF)
 TICKS = Number((1 << 63) - 1)
+
+
+class BareOptionCommand(click.Command):
+    """Lets an option stand without its value, which click cannot do before an argument."""
+
+    #: Option -> what it means then.
+    bare: ClassVar[dict[str, str]] = {"--virtualizable": "--virtualizable=all"}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [self.bare.get(arg, arg) for arg in args])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from hypervisor.cli.complete import complete_memories, complete_programs, complete_techniques
-from hypervisor.cli.options import TICKS
+from hypervisor.cli.options import TICKS, BareOptionCommand
 from hypervisor.cli.program import Loadable, find_program
 from hypervisor.cli.status import Stop, StopError
 from hypervisor.techniques import NATIVE, TECHNIQUES
@@ -28,12 +28,8 @@ DEFAULT_RAM = "64M"
 SITES_OWNER = b"Seventeen\0"  # isa.sites.NOTE_OWNER; a test compares
 
 
-class RunCommand(click.Command):
-    """Lets `--virtualizable` stand without a value, which click cannot do before an argument."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = ["--virtualizable=all" if arg == "--virtualizable" else arg for arg in args]
-        return super().parse_args(ctx, words)
+class RunCommand(BareOptionCommand):
+    """Its help ends with the table of exit statuses."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from hypervisor.cli.report import statuses
