@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emulator import Machine
+from emulator.board import CONSOLE
+from emulator.devices import uart
 from emulator.result import Stop
 from guests import Guest, find
 
@@ -116,6 +118,24 @@ def test_control_c_ends_the_program_in_the_foreground(
             qemu.kill()  # or leaving the block would wait for it
     assert rest == b"shell: exit status 160\n$ exit 9\n"
     assert qemu.returncode >> 1 == 9
+
+
+def test_what_follows_control_c_is_never_read_by_the_killed_program(
+    build_elf: Callable[[Guest], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it was doing, even about to read; the bytes come at once, as QEMU lets them."""
+    monkeypatch.setattr(uart, "BYTE_TICKS", 1)
+    machine = Machine(console_in=b"cat\nhere\n")
+    machine.load(build_elf(find("os")))
+    while b"here\nhere" not in machine.run(max_ticks=machine.ticks + 20).output:
+        assert machine.ticks < TICKS
+    before = machine.save()
+    for tick in range(machine.ticks, machine.ticks + 400, 4):
+        machine.restore(before)
+        machine.run(max_ticks=tick)
+        machine.board.devices[CONSOLE].receive(b"\x03exit 9\n")
+        result = machine.run(max_ticks=tick + 50_000_000)
+        assert (result.stop, result.status) == (Stop.POWERED_OFF, 9), f"Ctrl-C at tick {tick}"
 
 
 def test_small_memory_runs_out_and_comes_back(session: Session) -> None:
