@@ -144,6 +144,16 @@ def _push_first(answers: Answers) -> Answers:
     return replace(answers, theirs=replace(answers.theirs, fault=ours))
 
 
+def _either_operand_first(answers: Answers) -> Answers:
+    """Where both of CMPSB's operands may fault, forgive that the other one was reported."""
+    row, theirs, ours = answers.row, answers.theirs.fault, answers.ours.fault
+    if row is None or row.mnemonic != "cmpsb" or theirs is None or ours is None:
+        return answers
+    if not {theirs.vector, ours.vector} <= {GENERAL_PROTECTION, *STACK_FAULTS}:
+        return answers
+    return replace(answers, theirs=replace(answers.theirs, fault=ours))
+
+
 DEVIATIONS: Final = (
     Deviation(
         "silicon",
@@ -178,6 +188,13 @@ DEVIATIONS: Final = (
         _push_first,
         "CALL finds out that it cannot push before it finds its target beyond the limit; the SDM "
         "has these the other way round",
+    ),
+    Deviation(
+        "silicon",
+        "",
+        _either_operand_first,
+        "processors with fast short REP CMPSB read DS:ESI before ES:EDI there, others and all other "
+        "comparisons the other way round; the SDM does not say",
     ),
     Deviation(
         "unicorn",
