@@ -48,6 +48,7 @@ from isa.paravirt import (
 from isa.row import FLAG_BITS, Row
 
 MAXIMUM_LENGTH: Final = 15
+INT_LENGTH: Final = 2
 
 
 class Lost(Enum):
@@ -68,18 +69,31 @@ class Step:
     code: bytes
     weight: int  #: ticks of guest time when it retires: 0 or 1
     lost: frozenset[Lost] = frozenset()  #: what differs from the site's start when it begins
+    released: int = 0  #: bytes by which ESP is above where it was
 
     @property
     def length(self) -> int:
         return len(self.code)
 
 
-class _Code:
-    """A site's steps, being written."""
+class Writer:
+    """A site's steps, being written.
+
+    What a site reaches its memory by, and how it asks for its original, is a paravirtual kernel's
+    here; whoever else can use the same code says otherwise (hypervisor/translator/writer.py).
+    """
+
+    #: Put before the IRET that leaves the kernel.
+    before_iret: bytes = b""
 
     def __init__(self) -> None:
         self.data = b""
         self.steps: list[Step] = []
+
+    def field(self, field: Field) -> Memory:
+        """A word of the vCPU area, as an operand."""
+        # Through SS: a kernel has one at all times, of its own; DS may be a program's.
+        return Memory(None, None, 1, field.address, field.size * 8, SS)
 
     def step(self, code: bytes, lost: Iterable[Lost] = (), *, weight: int = 0) -> None:
         self.steps.append(Step(len(self.data), code, weight, frozenset(lost)))
@@ -93,18 +107,17 @@ class _Code:
         self.do("int", Immediate(HYPERCALL_VECTOR, 0), lost=lost)
         self.data += original
 
+    def hypercall_size(self, original: bytes) -> int:
+        """Bytes that `hypercall` takes."""
+        return INT_LENGTH + len(original)
+
     def last_counts(self) -> None:
         """Give the last step weight 1."""
         last = self.steps.pop()
-        self.steps.append(Step(last.offset, last.code, 1, last.lost))
+        self.steps.append(replace(last, weight=1))
 
 
 _EAX, _ECX, _AL = GENERAL[32][EAX], GENERAL[32][ECX], GENERAL[8][EAX]
-
-
-def _field(field: Field) -> Memory:
-    # Through SS: a kernel has one at all times, of its own; DS may be a program's.
-    return Memory(None, None, 1, field.address, field.size * 8, SS)
 
 
 def _stack(offset: int, size: int) -> Memory:
@@ -127,11 +140,11 @@ def flag_mask(letters: str) -> int:
 # -- What each form is under a hypervisor ----------------------------------------------------------
 
 
-def _generic(code: _Code, original: bytes) -> None:
+def _generic(code: Writer, original: bytes) -> None:
     code.hypercall(original)
 
 
-def _load(code: _Code, original: bytes) -> None:
+def _load(code: Writer, original: bytes) -> None:
     """DS, ES, FS or GS is loaded as it stands, unless it is with RPL 1 or 2.
 
     Such a selector may name no descriptor of DPL 0, but ring 1 has only seen those raised to DPL 1.
@@ -139,7 +152,7 @@ def _load(code: _Code, original: bytes) -> None:
     RPL 3 becomes zero by adding one more.
     """
     read, selector = _selector(original)
-    code.do("mov", _field(SAVE_ECX), _ECX)
+    code.do("mov", code.field(SAVE_ECX), _ECX)
     if read is not None:
         code.do("mov", _ECX, read)
     lost = {Lost.ECX}
@@ -148,12 +161,12 @@ def _load(code: _Code, original: bytes) -> None:
     code.do("lea", _ECX, Memory(None, ECX, 8, 0), lost=lost)
     code.do("lea", _ECX, Memory(None, ECX, 8, 0), lost=lost)
     again = encode("lea", (_ECX, Memory(ECX, None, 1, 1 << _RPL))).data
-    fast = len(code.data) + 2 + len(again) + 2 + 2 + len(original)
+    fast = len(code.data) + 2 + len(again) + 2 + code.hypercall_size(original)
     code.do("jecxz", Relative(fast, 8), lost=lost)
     code.step(again, lost)
     code.do("jecxz", Relative(fast, 8), lost=lost)
     code.hypercall(original, lost)
-    code.do("mov", _ECX, _field(SAVE_ECX), lost=lost)
+    code.do("mov", _ECX, code.field(SAVE_ECX), lost=lost)
     code.step(original, weight=1)
 
 
@@ -178,48 +191,48 @@ def _may_load(instruction: Instruction) -> bool:
     return free and not _shows_ring(instruction)
 
 
-def _cli(code: _Code, original: bytes) -> None:
-    code.do("mov", _field(IF_FLAG), _number(0))
+def _cli(code: Writer, original: bytes) -> None:
+    code.do("mov", code.field(IF_FLAG), _number(0))
     code.last_counts()
 
 
-def _sti(code: _Code, original: bytes) -> None:
-    code.do("mov", _field(IF_FLAG), _number(1))
+def _sti(code: Writer, original: bytes) -> None:
+    code.do("mov", code.field(IF_FLAG), _number(1))
     code.last_counts()
 
 
-def _pushf(code: _Code, original: bytes) -> None:
+def _pushf(code: Writer, original: bytes) -> None:
     """No flag may change, so sums are LEA's. Only the first two steps can fault."""
-    code.do("mov", _field(SAVE_EAX), _EAX)
+    code.do("mov", code.field(SAVE_EAX), _EAX)
     code.step(original)
-    code.do("mov", _field(SAVE_ECX), _ECX, lost={Lost.ESP})
-    code.do("mov", _EAX, _field(IF_WORD), lost={Lost.ESP})
-    code.do("mov", _ECX, _field(FLAGS_BASE), lost={Lost.ESP, Lost.EAX})
+    code.do("mov", code.field(SAVE_ECX), _ECX, lost={Lost.ESP})
+    code.do("mov", _EAX, code.field(IF_WORD), lost={Lost.ESP})
+    code.do("mov", _ECX, code.field(FLAGS_BASE), lost={Lost.ESP, Lost.EAX})
     both = {Lost.EAX, Lost.ECX}
     code.do("lea", _ECX, Memory(ECX, EAX, 2, 0), lost={Lost.ESP, *both})
     code.do("pop", _EAX, lost={Lost.ESP, *both})
     code.do("lea", _EAX, Memory(EAX, ECX, 1, 0), lost=both)
     code.do("push", _EAX, lost=both)
-    code.do("mov", _EAX, _field(SAVE_EAX), lost={Lost.ESP, *both})
-    code.do("mov", _ECX, _field(SAVE_ECX), lost={Lost.ESP, Lost.ECX})
+    code.do("mov", _EAX, code.field(SAVE_EAX), lost={Lost.ESP, *both})
+    code.do("mov", _ECX, code.field(SAVE_ECX), lost={Lost.ESP, Lost.ECX})
     code.last_counts()
 
 
-def _popf(code: _Code, original: bytes) -> None:
+def _popf(code: Writer, original: bytes) -> None:
     """Flags and the virtual IF may change, for all that do are popped in the end: nothing is lost.
 
     The first step reads all that POPF will, so no other faults on guest memory.
     """
     code.do("test", _stack(0, 32), _number(flag_mask("tln")))
-    fast = len(code.data) + 2 + 2 + len(original)
+    fast = len(code.data) + 2 + code.hypercall_size(original)
     code.do("jz", Relative(fast, 8))
     code.hypercall(original)
     code.do("bt", _stack(0, 32), _number(FLAG_BITS["i"]))
-    code.do("setc", _field(IF_FLAG))
+    code.do("setc", code.field(IF_FLAG))
     code.step(original, weight=1)
 
 
-def _iret(code: _Code, original: bytes) -> None:
+def _iret(code: Writer, original: bytes) -> None:
     """To ring 3 with IF = 1 and nothing unusual, without an exit; else a hypercall.
 
     RF, which the frame of a fault has, is loaded in every ring.
@@ -227,20 +240,23 @@ def _iret(code: _Code, original: bytes) -> None:
     """
     eax, flags = Lost.EAX, Lost.FLAGS
     unusual, ring = flag_mask("tlnv"), 3
-    code.do("mov", _field(SAVE_EAX), _EAX)
+    code.do("mov", code.field(SAVE_EAX), _EAX)
     code.do("lahf")
     code.do("seto", _AL, lost={eax})
-    code.do("mov", _field(SAVE_FLAGS), _EAX, lost={eax})
-    code.do("mov", _EAX, _field(IF_WORD), lost={eax})
-    code.do("mov", _field(SAVE_IF), _EAX, lost={eax})
+    code.do("mov", code.field(SAVE_FLAGS), _EAX, lost={eax})
+    code.do("mov", _EAX, code.field(IF_WORD), lost={eax})
+    code.do("mov", code.field(SAVE_IF), _EAX, lost={eax})
     code.do("mov", _EAX, _stack(8, 32), lost={eax})
     code.do("mov", _AL, _stack(4, 8), lost={eax})
     code.do("and", _EAX, _number(unusual | flag_mask("i") | ring), lost={eax})
     code.do("cmp", _EAX, _number(flag_mask("i") | ring), lost={eax, flags})
-    code.do("mov", _EAX, _field(SAVE_EAX), lost={eax, flags})
-    fast_size = len(encode("mov", (_field(IF_FLAG), _number(1))).data) + len(original)
+    code.do("mov", _EAX, code.field(SAVE_EAX), lost={eax, flags})
+    fast_size = len(encode("mov", (code.field(IF_FLAG), _number(1))).data)
+    fast_size += len(code.before_iret) + len(original)
     code.do("jnz", Relative(len(code.data) + 2 + fast_size, 8), lost={flags})
-    code.do("mov", _field(IF_FLAG), _number(1), lost={flags})
+    code.do("mov", code.field(IF_FLAG), _number(1), lost={flags})
+    if code.before_iret:
+        code.step(code.before_iret, {flags, Lost.IF})
     code.step(original, {flags, Lost.IF}, weight=1)
     code.hypercall(original, {flags})
 
@@ -268,7 +284,7 @@ class Form:
 
     number: int  #: in a note
     name: str
-    write: Callable[[_Code, bytes], None]
+    write: Callable[[Writer, bytes], None]
     twin: Twin
     opcode: bytes | None = None  #: the only bytes it can stand for; None: any
     room: int = MAXIMUM_LENGTH  #: the longest original it can stand for, bytes
@@ -359,8 +375,8 @@ def _no_operations(size: int) -> list[bytes]:
     return [longest] * count + ([shorter[rest - 1]] if rest else [])
 
 
-def _twin(form: Form, original: bytes, size: int) -> _Code:
-    code = _Code()
+def _twin(form: Form, original: bytes, size: int) -> Writer:
+    code = Writer()
     padding = size - len(original)
     if form.twin is Twin.PREFIXES:
         code.step(bytes([_padding_prefix(original)]) * padding + original, weight=1)
@@ -375,8 +391,8 @@ def _twin(form: Form, original: bytes, size: int) -> _Code:
 
 
 @lru_cache(maxsize=1 << 12)
-def _written(variant: str, form: Form, original: bytes) -> _Code:
-    code = _Code()
+def _written(variant: str, form: Form, original: bytes) -> Writer:
+    code = Writer()
     form.write(code, original)
     return code if variant == HYPERVISOR else _twin(form, original, len(code.data))
 

@@ -117,8 +117,9 @@ def put_back(step: Step, esp: int, eflags: int, read: Callable[[Field], int]) ->
         values["eax"] = read(SAVE_EAX)
     if Lost.ECX in step.lost:
         values["ecx"] = read(SAVE_ECX)
-    if Lost.ESP in step.lost:
-        values["esp"] = (esp + 4) & 0xFFFFFFFF
+    if Lost.ESP in step.lost or step.released:
+        lower = 4 if Lost.ESP in step.lost else 0
+        values["esp"] = (esp + lower - step.released) & 0xFFFFFFFF
     if Lost.FLAGS in step.lost:
         saved = read(SAVE_FLAGS)
         flags = eflags & ~(_LAHF | _OVERFLOW) | saved >> 8 & _LAHF
