@@ -44,6 +44,8 @@ CONDITIONS: Final = frozenset(
     {"always", "count!=0", "count>1", "count>size", "count>=size", "source=0", "size=16"}
 )
 PRIVILEGES: Final = frozenset({"", "cpl0", "iopl", "io", "tsd"})
+#: What becomes of a guest kernel's instruction in a translation: itself, code, or a callout.
+TRANSLATIONS: Final = frozenset({"identical", "code", "callout"})
 SENSITIVITIES: Final = frozenset({"", "control", "behaviour", "both"})
 OPCODE_TOKENS: Final = frozenset({"ib", "iw", "iz", "cb", "cz", "cp", "mo"})
 FIXED_OPERANDS: Final = frozenset(
@@ -135,6 +137,7 @@ class Row:
     lock: bool = False  #: LOCK is legal when the destination is memory
     rep: str = ""  #: "" | rep | repz: which repeat prefixes have a meaning
     inline: bool = False  #: hot: the executor has a case of its own for each form
+    translation: str = ""  #: of TRANSLATIONS; empty: identical if it is safe, else a callout
     fuses: bool = False  #: with a conditional jump right after it: one case for both
     body: str = ""  #: the C body is op_<body>; the mnemonic where empty
     omitted: int | None = None  #: what its immediate operand is when none is written (aam, aad)
@@ -146,6 +149,8 @@ class Row:
     def __post_init__(self) -> None:
         object.__setattr__(self, "parsed", parse_opcode(self.opcode))
         object.__setattr__(self, "body", self.body or self.mnemonic)
+        usual = "callout" if self.sensitive or self.privileged else "identical"
+        object.__setattr__(self, "translation", self.translation or usual)
         object.__setattr__(self, "memory_only", any(o[0] == "M" for o in self.operands))
 
     @property
@@ -194,6 +199,9 @@ def check_row(row: Row) -> None:
         expect(set(undefined.what) <= {*FLAG_BITS, "*"}, f"unknown flag in {undefined.what!r}")
     expect(row.privilege in PRIVILEGES, f"unknown privilege {row.privilege!r}")
     expect(row.sensitive in SENSITIVITIES, f"unknown sensitivity {row.sensitive!r}")
+    expect(row.translation in TRANSLATIONS, f"unknown translation {row.translation!r}")
+    same = row.translation == "identical"
+    expect(not (same and row.unsafe), "an unsafe instruction cannot be translated to itself")
     expect(row.order in ("", "any", "reversed"), f"unknown order {row.order!r}")
     expect(row.unsafe == bool(row.leaks), "exactly the unsafe rows say what they leak")
 

@@ -14,36 +14,46 @@ group = rows.group
 group("jcc", "jump if the condition holds", """
     70+cc cb      | Jb *
     0F 80+cc cz   | Jz *
-""", access="c", reads="oszpc", ends=True, cost="branch", inline=True)
+""", access="c", reads="oszpc", ends=True, translation="code", cost="branch",
+    inline=True)
 group("jmp", "jump", """
     EB cb      | Jb *
     E9 cz      | Jz *
-""", access="c", ends=True, cost="branch", inline=True)
+""", access="c", ends=True, translation="code", cost="branch",
+    inline=True)
 group("jmp", "jump to an address in a register or memory", """
     FF /4      | Ev
-""", access="r", ends=True, cost="branch", inline=True, body="jmp_indirect")
+""", access="r", ends=True, translation="code", cost="branch",
+    inline=True, body="jmp_indirect")
 group("call", "call a procedure", """
     E8 cz      | Jz *
-""", access="c", ends=True, cost="call", inline=True)
+""", access="c", ends=True, translation="code", cost="call",
+    inline=True)
 group("call", "call a procedure by its address", """
     FF /2      | Ev *
-""", access="r", ends=True, cost="call", inline=True, body="call_indirect")
+""", access="r", ends=True, translation="code", cost="call",
+    inline=True, body="call_indirect")
 group("ret", "return from a procedure", """
     C3         | *
     C2 iw      | Iw
-""", access="c", ends=True, cost="call", inline=True)
+""", access="c", ends=True, translation="code", cost="call",
+    inline=True)
 group("loopnz", "decrement ECX, jump if not zero and ZF=0", """
     E0 cb      | Jb
-""", access="c", reads="z", ends=True, cost="branch", inline=True)
+""", access="c", reads="z", ends=True, translation="code", cost="branch",
+    inline=True)
 group("loopz", "decrement ECX, jump if not zero and ZF=1", """
     E1 cb      | Jb
-""", access="c", reads="z", ends=True, cost="branch", inline=True)
+""", access="c", reads="z", ends=True, translation="code", cost="branch",
+    inline=True)
 group("loop", "decrement ECX, jump if not zero", """
     E2 cb      | Jb *
-""", access="c", ends=True, cost="branch", inline=True)
+""", access="c", ends=True, translation="code", cost="branch",
+    inline=True)
 group("jecxz", "jump if ECX is zero", """
     E3 cb      | Jb
-""", access="c", ends=True, cost="branch", inline=True)
+""", access="c", ends=True, translation="code", cost="branch",
+    inline=True)
 group("nop", "nothing", """
     90         | *
     0F 1F /0   | Ev
@@ -93,4 +103,5 @@ group("retf", "far return, releasing parameters", """
 group("iret", "return from an interrupt", """
     CF         | *
 """, ends=True, writes="oszapctidlnrkx", sensitive="both", cite="3B RET (as IRET)", cost="iret",
+    translation="code",
     leaks="IF and IOPL of the image are silently dropped; a return to ring 0 faults")

@@ -28,17 +28,17 @@ group("mov", "copy", """
 group("mov", "read a segment selector", """
     8C /r      | Evw,Sw *
 """, access="cc", sensitive="behaviour", cite="3B MOV", cost="segment_read",
-    body="mov_from_sreg",
+    body="mov_from_sreg", translation="code",
     leaks="shows the real selector: in CS and SS the ring, in all the slot of the descriptor")
 group("mov", "load a segment register", """
     8E /r      | Sw,Ew *
 """, access="cc", sensitive="both", cite="3B MOV", cost="segment_load", ends=True,
-    body="mov_to_sreg",
+    body="mov_to_sreg", translation="code",
     leaks="checked against the real CPL: a selector good in ring 0 faults, and it shows")
 group("mov", "read a control register", """
     0F 20 /r   | Rd,Cd *
 """, access="cc", privilege="cpl0", sensitive="behaviour", cost="cr_read",
-    body="mov_from_cr")
+    body="mov_from_cr", translation="code")
 group("mov", "write a control register", """
     0F 22 /r   | Cd,Rd *
 """, access="cc", privilege="cpl0", sensitive="control", cost="cr_write", ends=True,
@@ -78,6 +78,7 @@ group("push", "push a segment selector", """
     0F A0      | FS
     0F A8      | GS
 """, access="c", sensitive="behaviour", cite="3B PUSH", cost="stack", body="push_sreg",
+    translation="code",
     leaks="shows the real selector: in CS and SS the ring, in all the slot of the descriptor")
 group("pop", "pop a general operand", """
     58+r       | Zv *
@@ -90,7 +91,7 @@ group("pop", "pop into a segment register", """
     0F A1      | FS
     0F A9      | GS
 """, access="c", sensitive="both", cite="3B POP", cost="segment_load", ends=True,
-    body="pop_sreg",
+    body="pop_sreg", translation="code",
     leaks="checked against the real CPL: a selector good in ring 0 faults, and it shows")
 group("pusha", "push all general registers", "60 |", cost="stack_all")
 group("popa", "pop all general registers", "61 |", cost="stack_all")

@@ -17,14 +17,14 @@ group("clc", "clear the carry flag", "F8 |", writes="c")
 group("stc", "set the carry flag", "F9 |", writes="c")
 group("cmc", "complement the carry flag", "F5 |", writes="c", reads="c")
 group("cli", "clear the interrupt flag", "FA | *", writes="i", privilege="iopl",
-    sensitive="control", ends=True, cost="flags")
+    sensitive="control", ends=True, cost="flags", translation="code")
 group("sti", "set the interrupt flag after the next instruction", "FB | *", writes="i",
-    privilege="iopl", sensitive="control", ends=True, cost="flags")
+    privilege="iopl", sensitive="control", ends=True, cost="flags", translation="code")
 group("pushf", "push EFLAGS", "9C | *", reads="oszapctidlnrkx", sensitive="behaviour",
-    cite="3A PUSHF", cost="stack",
+    cite="3A PUSHF", cost="stack", translation="code",
     leaks="shows the real IF and IOPL, not the guest's")
 group("popf", "pop EFLAGS", "9D | *", writes="oszapctidlnkx", sensitive="both", ends=True,
-    cite="3A POPF", cost="flags",
+    cite="3A POPF", cost="flags", translation="code",
     leaks="IF (unless CPL <= IOPL) and IOPL (unless CPL = 0) are silently dropped")
 
 group("sgdt", "store GDTR", """
@@ -38,14 +38,17 @@ group("sidt", "store IDTR", """
 group("sldt", "store the LDT selector", """
     0F 00 /0   | Evw
 """, access="c", sensitive="behaviour", cite="3A SLDT", cost="system",
+    translation="code",
     leaks="shows the real LDTR")
 group("str", "store the task register", """
     0F 00 /1   | Evw
 """, access="c", sensitive="behaviour", cite="3B STR", cost="system",
+    translation="code",
     leaks="shows the real TR, the hypervisor's")
 group("smsw", "store the low word of CR0", """
     0F 01 /4   | Evw *
 """, access="c", sensitive="behaviour", cite="3A SMSW", cost="system",
+    translation="code",
     leaks="shows the real CR0: paging, TS and EM as the hypervisor set them")
 group("lar", "load a descriptor's access rights", """
     0F 02 /r   | Gv,Ew
@@ -105,7 +108,7 @@ group("out", "output to the port in DX", """
 """, access="cc", privilege="io", sensitive="control", cost="io", ends=True, body="out_dx")
 group("cpuid", "identify the processor", "0F A2 |", cost="cpuid")
 group("rdtsc", "read the time-stamp counter (guest ticks)", "0F 31 |", privilege="tsd",
-    sensitive="behaviour", cost="system", ends=True)
+    sensitive="behaviour", cost="system", ends=True, translation="identical")
 group("rdmsr", "read a model-specific register", "0F 32 |", privilege="cpl0",
     sensitive="behaviour", cost="msr")
 group("wrmsr", "write a model-specific register", "0F 30 |", privilege="cpl0",
