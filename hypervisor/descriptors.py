@@ -73,6 +73,7 @@ class Descriptors:
         self.code_end = code_end
         self.data_end = data_end
         self.filled = 0  #: how often a descriptor was copied
+        self._own: set[int] = set()  #: keys of the monitor's own descriptors
         self._sources: dict[int, Segment] = {}
         self._originals: dict[int, tuple[int, ...]] = {}  #: the same, as they were read
         self._pages: dict[int, set[int]] = defaultdict(set)  #: guest page -> keys
@@ -86,8 +87,12 @@ class Descriptors:
             (TSS_SELECTOR, SYSTEM_TSS, TSS, TSS_BYTES),
             (LDT_SELECTOR, SYSTEM_LDT, LDT, TABLE_BYTES),
         ):
-            pair = segments.encode(Segment(kind, base, size - 1))
-            self._monitor.write(GDT + selector, PAIR.pack(*pair))
+            self.reserve(selector, Segment(kind, base, size - 1))
+
+    def reserve(self, selector: int, segment: Segment) -> None:
+        """Give the shadow GDT a descriptor that is the monitor's own, whatever the guest's has."""
+        self._own.add(key_of(selector))
+        self._write(key_of(selector), segments.encode(segment))
 
     def _table_registers(self) -> tuple[int, ...]:
         state = self._cpu.state
@@ -138,7 +143,7 @@ class Descriptors:
         if key in self._sources or not key:
             return False
         linear = self._linear(key)
-        if linear is None or self._is_ours(key):
+        if linear is None or key in self._own:
             return False
         pair = self._read(key)
         if pair is None:
@@ -192,10 +197,6 @@ class Descriptors:
             return None
         linear: int = (table.base + offset) & 0xFFFF_FFFF
         return linear
-
-    @staticmethod
-    def _is_ours(key: int) -> bool:
-        return key in (TSS_SELECTOR, LDT_SELECTOR)
 
     def _page_of(self, linear: int) -> int | None:
         """The guest page at a linear address, without a trace in the guest's page tables."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from isa.paravirt import VCPU_AREA_BYTES, VCPU_PAGE
+from isa.paravirt import VCPU_PAGE
 
 if TYPE_CHECKING:
     from hypervisor.host import Host
@@ -21,8 +21,9 @@ PAGE: Final = 4096
 MONITOR: Final = VCPU_PAGE  #: linear address where it begins; it ends at 4 GiB
 DIRECTORY_INDEX: Final = MONITOR >> 22
 
-# Linear addresses in it. The vCPU area comes first (isa/paravirt.py), so that a data segment's
-# limit can let a paravirtual kernel reach it and nothing behind it.
+# Linear addresses in it. A paravirtual kernel's vCPU area comes first (isa/paravirt.py), so that a
+# data segment's limit can let the kernel reach it and nothing behind it. A technique maps what it
+# needs beside these; translator/layout.py has another's places.
 GDT: Final = MONITOR + 0x10000
 LDT: Final = MONITOR + 0x20000
 IDT: Final = MONITOR + 0x30000
@@ -50,23 +51,16 @@ class Monitor:
         self._memory = host.memory
         self.page_table = host.allocate_zeroed()
         self._frames: dict[int, int] = {}  #: linear page -> machine page
-        for start, size in (
-            (VCPU_PAGE, VCPU_AREA_BYTES),
-            (GDT, TABLE_BYTES),
-            (LDT, TABLE_BYTES),
-            (IDT, PAGE),
-            (TSS, PAGE),
-        ):
-            for linear in range(start, start + size, PAGE):
-                self._map(linear)
+        for start, size in ((GDT, TABLE_BYTES), (LDT, TABLE_BYTES), (IDT, PAGE), (TSS, PAGE)):
+            self.map(start, size, writable=False)
         # A bitmap that begins where the TSS ends: every port access above IOPL faults.
         self.write(TSS + TSS_BITMAP, struct.pack("<H", TSS_BYTES))
 
-    def _map(self, linear: int) -> None:
-        frame = self._host.allocate_zeroed()
-        self._frames[linear] = frame
-        entry = frame << 12 | PRESENT | WRITABLE | ACCESSED | DIRTY
-        self._memory.write(self._entry(linear), struct.pack("<I", entry))
+    def map(self, start: int, size: int, *, writable: bool) -> None:
+        """Put zeroed pages there. writable: even by ring 1, where its segments reach."""
+        for linear in range(start, start + size, PAGE):
+            self._frames[linear] = self._host.allocate_zeroed()
+            self.protect(linear, writable=writable)
 
     def _entry(self, linear: int) -> int:
         return (self.page_table << 12) + (linear >> 12 & 1023) * 4

@@ -1,4 +1,4 @@
-"""The vCPU area: what a paravirtual kernel and its hypervisor share while it runs.
+"""The vCPU area: what a guest kernel's code and its hypervisor share while it runs.
 
 isa/paravirt.py says what its words mean. The virtual IF lives here while the guest runs, so that
 CLI and STI are stores and no exits; with the world switch it comes and goes. Its page is made
@@ -9,6 +9,7 @@ means 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from emulator.core import EFLAGS_IF
@@ -29,13 +30,19 @@ if TYPE_CHECKING:
 
 
 class VcpuArea:
-    """One virtual machine's vCPU area. `World` calls `enter` and `leave`."""
+    """One virtual machine's vCPU area, at a linear address. `World` calls `enter` and `leave`."""
 
-    def __init__(self, vm: VirtualMachine) -> None:
+    def __init__(
+        self, vm: VirtualMachine, base: int = VCPU_PAGE, fields: Sequence[Field] = FIELDS
+    ) -> None:
         self._vm = vm
+        self.base = base
+        vm.monitor.map(base, VCPU_AREA_BYTES, writable=True)
         self._bytes = {
-            field: vm.host.memory.view(vm.monitor.machine(field.address), field.size)
-            for field in FIELDS
+            field: vm.host.memory.view(
+                vm.monitor.machine(base + field.address - VCPU_PAGE), field.size
+            )
+            for field in fields
         }
         self._flag = self._bytes[IF_FLAG]
         self._word = self._bytes[IF_WORD]
@@ -51,8 +58,8 @@ class VcpuArea:
         wanted = bool(virtual.interrupt_line or flags & (EFLAGS_IOPL | EFLAGS_TF))
         if wanted != self._protected:
             self._protected = wanted
-            self._vm.monitor.protect(IF_WORD.address, writable=not wanted)
-            self._vm.host.cpu.invalidate_page(IF_WORD.address)
+            self._vm.monitor.protect(self.base, writable=not wanted)
+            self._vm.host.cpu.invalidate_page(self.base)
 
     def leave(self, virtual: Any) -> None:
         """Take the virtual IF as the guest has left it."""
@@ -70,7 +77,6 @@ class VcpuArea:
         """A field, as the guest has left it."""
         return int.from_bytes(self._bytes[field], "little")
 
-    @staticmethod
-    def holds(linear: int) -> bool:
+    def holds(self, linear: int) -> bool:
         """Is a linear address in the area?"""
-        return VCPU_PAGE <= linear < VCPU_PAGE + VCPU_AREA_BYTES
+        return self.base <= linear < self.base + VCPU_AREA_BYTES

@@ -160,7 +160,7 @@ _DESCRIPTORS: Final = [
                 edit(_D.fill, "HIGH_ACCESSED | HIGH_MEMORY", "HIGH_ACCESSED")),
     _descriptor("filled though not present",
                 edit(_D.fill, " | HIGH_PRESENT", "")),
-    _descriptor("filled over the monitor's own", edit(_D.fill, "or self._is_ours(key)", "")),
+    _descriptor("filled over the monitor's own", edit(_D.fill, "or key in self._own", "")),
     _descriptor("pages are not traced", edit(_D.fill, "self._trace(page)", "pass")),
     _descriptor("accessed bits of the table's pages are not set",
                 edit(_D.fill, "self._cpu.walk(place, READ)", "pass")),
