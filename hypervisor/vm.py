@@ -133,6 +133,7 @@ class VirtualMachine(Machine):
         self.paging.clear()
         self.descriptors.clear()
         self.gates.close()
+        self.technique.forget(self)
 
     def restore(self, saved: dict[str, Any]) -> None:
         super().restore(saved)
@@ -302,6 +303,7 @@ class VirtualMachine(Machine):
         self.descriptors.forget_page(page)
         self.descriptors.check()
         self.gates.written(page)
+        self.technique.written(self, page)
 
     # -- tracing -----------------------------------------------------------------------------------
 

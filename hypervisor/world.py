@@ -85,7 +85,10 @@ class World:
         self._virtual_segments = b""  #: as they were entered
         self._real_segments = b""
         self._controls = b""  #: virtual table and control registers, as last seen
-        self.area: VcpuArea | None = None  #: of a paravirtual guest
+        self.area: VcpuArea | None = None  #: of a guest that has one
+        #: By index: what the real CPU has in segment registers while the guest's kernel runs,
+        #: whatever the guest has there: selector, attributes, base, limit.
+        self.kernel_segments: dict[int, list[int]] = {}
         self.sti_shadow_at = -1  #: the tick at which an STI of such a one has just retired
         #: Called when those have changed, before the guest goes on.
         self.on_change: list[Callable[[], None]] = [descriptors.check]
@@ -178,6 +181,9 @@ class World:
         ring = USER if cpl == USER else segments.KERNEL_RING
         real: list[int] = [ring]
         for index in range(len(SEGMENTS)):
+            if index in self.kernel_segments and ring != USER:
+                real += self.kernel_segments[index]
+                continue
             selector, *rest = fields[4 * index : 4 * index + 4]
             real += self._real_segment(index, selector, Segment(*rest), ring)
         if len(self._known) >= MOST_REMEMBERED:

@@ -19,6 +19,7 @@ NATIVE: Final = "native"  #: the bare machine, which is no technique of ours
 TECHNIQUES: Final = {
     "interpret": ("hypervisor.techniques.interpret", "Interpret"),
     "trap": ("hypervisor.techniques.trap", "Trap"),
+    "translate": ("hypervisor.techniques.translate", "Translate"),
     "paravirt": ("hypervisor.techniques.paravirt", "Paravirt"),
 }
 

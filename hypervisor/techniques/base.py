@@ -63,6 +63,12 @@ class Technique:
         vm.steps += 1
         return vm.cpu.step()
 
+    def written(self, vm: VirtualMachine, page: int) -> None:
+        """A traced guest page has been written to."""
+
+    def forget(self, vm: VirtualMachine) -> None:
+        """The guest is another one now, or elsewhere: nothing made for it holds."""
+
     def refusal(self, vm: VirtualMachine) -> str:
         """Why this guest cannot go on under this technique; empty if it can."""
         cpl = vm.cpu.state.cpl

@@ -1,0 +1,222 @@
+"""translate: the kernel's code runs only as its translation, in ring 1.
+
+Unmodified kernels on the unvirtualizable ISA: what is safe is copied, the rest becomes code on the
+vCPU area or a callout (hypervisor/translator/). Here is what the virtual machine's loop asks for,
+and what exits from the cache mean: a stub (where next?), a target that TARGETS does not know, a
+callout, and faults, which are the hypervisor's to repair or the guest's own. User code runs as it
+is. Adams and Agesen (2006) is the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from emulator.core import EventKind, ffi
+from hypervisor.emulate import DR7_ENABLED, EFLAGS_TF, EMULATED, Trapped
+from hypervisor.memory.shadow import Verdict
+from hypervisor.outcome import Outcome
+from hypervisor.segments import BIG, CS, KERNEL_RING, SS
+from hypervisor.techniques.base import USER, Technique
+from hypervisor.translator import layout
+from hypervisor.translator.area import TranslatorArea
+from hypervisor.translator.builder import Context, build, read_source
+from hypervisor.translator.cache import Cache
+from hypervisor.translator.coherence import Coherence
+from isa.operands import EAX, GS
+
+if TYPE_CHECKING:
+    from hypervisor.translator.unit import Link, Place, Site, Unit
+    from hypervisor.vm import VirtualMachine
+
+DEBUG: Final = 1
+PAGE_FAULT: Final = 14
+SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})
+SOFTWARE: Final = int(EventKind.SOFTWARE)
+STI: Final = "sti"
+CONTROLS: Final = slice(ffi.offsetof("CpuState", "cr0"), ffi.offsetof("CpuState", "dr"))
+
+
+class Translate(Technique):
+    """The block-caching binary translator."""
+
+    name: ClassVar[str] = "translate"
+    kernel_in_ring_1: ClassVar[bool] = False  # no gate leads to a translation yet
+
+    def attach(self, vm: VirtualMachine) -> None:
+        self._cache = Cache(vm.host, vm.monitor)
+        self._area = vm.world.area = TranslatorArea(vm, self._cache)
+        self._coherence = Coherence(vm, self._cache)
+        self._context = Context(-1, 0, 0)
+        self._waiting: Link | None = None  #: wants to lead to the unit that is entered next
+        vm.descriptors.reserve(layout.AREA_SELECTOR, layout.AREA_SEGMENT)
+        code = layout.code_segment(self._cache.size)
+        vm.descriptors.reserve(layout.CODE_SELECTOR, code)
+        vm.world.kernel_segments = {
+            CS: [layout.CODE_SELECTOR | KERNEL_RING, *code],
+            GS: [layout.AREA_SELECTOR | KERNEL_RING, *layout.AREA_SEGMENT],
+        }
+        self._registers = ffi.buffer(vm.cpu.state)
+        self._controls = b""
+
+    def written(self, vm: VirtualMachine, page: int) -> None:
+        del vm
+        self._coherence.written(page)
+        self._coherence.check()
+        self._area.forget()
+
+    def _check_controls(self) -> None:
+        """Code may be elsewhere after a change of CR0, CR3 or CR4."""
+        now = self._registers[CONTROLS]
+        if now != self._controls:
+            self._controls = now
+            self._coherence.check()
+
+    def forget(self, vm: VirtualMachine) -> None:
+        del vm
+        self._cache.clear()
+        self._coherence.clear()
+        self._area.forget()
+
+    # -- where the guest goes on -----------------------------------------------------------------
+
+    def runs_directly(self, vm: VirtualMachine) -> bool:
+        state = vm.cpu.state
+        if state.cpl == USER:
+            return True
+        waiting, self._waiting = self._waiting, None
+        if state.eflags & EFLAGS_TF or state.dr[7] & DR7_ENABLED:
+            return False  # each instruction is watched
+        if not state.seg[SS].attributes & BIG:
+            return False
+        self._check_controls()
+        self._enter_context(vm)
+        if self._cache.entry(state.eip) is None and self._translate(vm, state.eip) is None:
+            return False
+        if waiting is not None and waiting.eip == state.eip:
+            self._cache.chain(waiting)
+        return True
+
+    def _enter_context(self, vm: VirtualMachine) -> None:
+        """Units are those of one code segment at a time."""
+        code = vm.cpu.state.seg[CS]
+        context = Context(code.selector, code.base, code.limit)
+        if context != self._context:
+            self._context = context
+            self._cache.clear()
+            self._coherence.clear()
+
+    def _translate(self, vm: VirtualMachine, eip: int) -> Unit | None:
+        """A unit for the code at an EIP; None if there is nothing to be fetched."""
+        source = read_source(vm, self._context, eip)
+        if source is None:
+            return None
+        unit = self._cache.wake(eip, source.pages)
+        if unit is None:
+            unit = build(source, self._context, eip)
+            if unit is None:
+                return None
+            self._cache.add(unit)
+        self._coherence.watch(unit, self._context.base)
+        return unit
+
+    # -- exits from the cache --------------------------------------------------------------------
+
+    def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
+        if not vm.in_kernel:
+            return None
+        place = self._cache.place(record.eip)
+        if record.kind == SOFTWARE:
+            if place.link is not None:
+                return self._follow(vm, place.link)
+            if place.target:
+                return self._look_up(vm)
+            return self._call_out(vm, place)
+        if place.site is None:
+            return None
+        return self._faulted(vm, record, place)
+
+    def _follow(self, vm: VirtualMachine, link: Link) -> Outcome:
+        """A stub: go where its link leads."""
+        vm.counts["translation: link"] += 1
+        entry = self._cache.entry(link.eip)
+        if entry is None:
+            vm.world.leave()
+            self._waiting = link
+        else:
+            self._cache.chain(link)
+            vm.real.eip = entry
+        return Outcome.RESUME
+
+    def _look_up(self, vm: VirtualMachine) -> Outcome:
+        """TARGETS does not know what is looked for."""
+        vm.counts["translation: target"] += 1
+        eip = vm.real.gpr[EAX]
+        target = self._cache.active.get(eip)
+        if target is None:
+            vm.world.leave()
+            if self._translate(vm, eip) is None:
+                return Outcome.RESUME
+            target = self._cache.active[eip]
+        self._cache.make_target(target)
+        if vm.world.entered:
+            self._area.restore_saved(vm.real)
+            vm.real.eip = target.entry
+        return Outcome.RESUME
+
+    def _call_out(self, vm: VirtualMachine, place: Place) -> Outcome:
+        """The guest's instruction is the hypervisor's to execute."""
+        site = place.site
+        assert site is not None
+        name = site.row.mnemonic if site.row else "undecodable"
+        vm.count(name)
+        emulate = EMULATED.get(name)
+        if emulate is not None and not place.lost:
+            end = vm.record.eip + 2
+            trapped = Trapped(site.row, len(site.original), end, lambda: site.original)
+            if emulate(vm, trapped):
+                return Outcome.RESUME
+        return vm.interpret(name)
+
+    def _faulted(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome | None:
+        """An exception at a step of what has become of one guest instruction."""
+        site = place.site
+        assert site is not None
+        if record.vector == PAGE_FAULT:
+            return self._page_fault(vm, record, site)
+        if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
+            vm.count("descriptor load")
+            return Outcome.RESUME
+        return self._original(vm, site)
+
+    def _page_fault(self, vm: VirtualMachine, record: Any, site: Site) -> Outcome:
+        if not self._area.holds(record.linear):
+            verdict, _ = vm.paging.fault(record.linear, record.error)
+            if verdict is Verdict.HIDDEN:
+                vm.count("hidden page fault")
+                vm.refresh_paging()
+                return Outcome.RESUME
+        return self._original(vm, site)
+
+    def _original(self, vm: VirtualMachine, site: Site) -> Outcome:
+        """Have the virtual CPU execute what the steps stand for."""
+        name = site.row.mnemonic if site.row else "undecodable"
+        vm.count(f"site: {name}")
+        return vm.interpret(name)
+
+    def limit(self, vm: VirtualMachine, until: int) -> int:
+        """Stop one tick early, to see whether the last instruction is an STI.
+
+        An interrupt must not be taken right after one that has turned interrupts on.
+        """
+        world = vm.world
+        if not world.entered:
+            world.enter()
+        if vm.real.tick + 1 < until:
+            return until - 1
+        world.sti_shadow_at = -1
+        if vm.in_kernel and not self._area.interrupts_on:
+            place = self._cache.place(vm.real.eip)
+            site = self._cache.site_at(vm.real.gpr[EAX] if place.target else place.eip)
+            if site is not None and site.row is not None and site.row.mnemonic == STI:
+                world.sti_shadow_at = vm.real.tick + 1
+        return until

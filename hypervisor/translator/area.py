@@ -1,0 +1,115 @@
+"""The translator's vCPU area: the virtual IF, as a paravirtual kernel has it, and what else of the
+virtual CPU translations read - selectors and control registers.
+
+`enter` also decides where in the cache the real CPU goes on, and `leave` where the guest is then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from hypervisor import segments
+from hypervisor.segments import Segment
+from hypervisor.translator import layout
+from hypervisor.vcpu_area import VcpuArea
+from hypervisor.world import RING_AND_SEGMENTS, TABLES_AND_CONTROLS, USER
+from emulator.core import EFLAGS_IF, GENERAL, ffi
+from isa.operands import EAX, ECX, ESP, GS, SS
+from isa.paravirt import FIELDS, SAVE_EAX, SAVE_ECX
+from isa.site_forms import Step
+from isa.sites import put_back
+
+if TYPE_CHECKING:
+    from hypervisor.translator.cache import Cache
+    from hypervisor.translator.unit import Place
+    from hypervisor.vm import VirtualMachine
+
+NULL_SELECTORS: Final = 4
+_NAMES: Final = {"eax": EAX, "ecx": ECX, "esp": ESP}
+assert GENERAL[ESP] == "esp"
+
+
+class TranslatorArea(VcpuArea):
+    """The area of a machine whose kernel is translated."""
+
+    def __init__(self, vm: VirtualMachine, cache: Cache) -> None:
+        super().__init__(vm, layout.AREA, (*FIELDS, *layout.OWN_FIELDS))
+        self._cache = cache
+        self._state = ffi.buffer(vm.cpu.state)
+        self._seen = b""
+        self._seen_tables = b""
+
+    def forget(self) -> None:
+        """Descriptors may have changed, which GS could be loaded with again."""
+        self._seen = b""
+
+    def enter(self, virtual: Any) -> None:
+        super().enter(virtual)
+        now = self._state[TABLES_AND_CONTROLS]
+        if now != self._seen_tables:
+            self._seen_tables = now
+            self._show_controls(virtual)
+            self._seen = b""
+        now = self._state[RING_AND_SEGMENTS]
+        if now != self._seen:
+            self._seen = now
+            self._show_selectors(virtual)
+        if virtual.cpl != USER:
+            entry = self._cache.entry(virtual.eip)
+            assert entry is not None, f"{virtual.eip:#x} is not translated"
+            self._vm.real.eip = entry
+
+    def _show_selectors(self, virtual: Any) -> None:
+        gs = virtual.seg[GS]
+        self._put(layout.GS_SELECTOR, gs.selector)
+        self._put(layout.SS_SELECTOR, virtual.seg[SS].selector)
+        same = self._is_loaded(gs)
+        self._put(layout.GS_NEGATED, -(gs.selector if same else layout.NO_SELECTOR))
+
+    def _is_loaded(self, register: Any) -> bool:
+        """Would loading its selector again change nothing?"""
+        if register.selector < NULL_SELECTORS:
+            return bool(register.attributes & segments.UNUSABLE)
+        descriptors = self._vm.descriptors
+        descriptors.fill(register.selector)
+        now = Segment(register.attributes, register.base, register.limit)
+        return descriptors.source(register.selector) == now
+
+    def _show_controls(self, virtual: Any) -> None:
+        self._put(layout.LDTR_SELECTOR, virtual.ldtr.selector)
+        self._put(layout.TR_SELECTOR, virtual.tr.selector)
+        for number, field in layout.CONTROL.items():
+            self._put(field, getattr(virtual, f"cr{number}"))
+
+    def _put(self, field: Any, value: int) -> None:
+        self._bytes[field][:] = (value & 0xFFFF_FFFF).to_bytes(4, "little")
+
+    # -- and back ----------------------------------------------------------------------------------
+
+    def leave(self, virtual: Any) -> None:
+        super().leave(virtual)
+        if virtual.cpl != USER:
+            self.take_back(virtual, self._cache.place(virtual.eip))
+
+    def take_back(self, state: Any, place: Place) -> None:
+        """Make a CPU's registers, which are those of a place in the cache, the guest's."""
+        if place.target:
+            state.eip = state.gpr[EAX]
+            self.restore_saved(state)
+            return
+        state.eip = place.eip
+        if not place.lost and not place.released:
+            return
+        step = Step(0, b"", 0, place.lost, place.released)
+        for name, value in put_back(step, state.gpr[ESP], state.eflags, self.read).items():
+            if name == "eflags":
+                state.eflags = value
+            elif name == "if_word":
+                state.eflags = state.eflags & ~EFLAGS_IF | (EFLAGS_IF if value else 0)
+            else:
+                state.gpr[_NAMES[name]] = value
+
+    def restore_saved(self, state: Any) -> None:
+        """EAX and ECX as they were before the cache looked for a target."""
+        state.gpr[EAX] = self.read(SAVE_EAX)
+        state.gpr[ECX] = self.read(SAVE_ECX)

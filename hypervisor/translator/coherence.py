@@ -1,0 +1,65 @@
+"""What ends a translation: its source changes, or is not where it was.
+
+The guest pages that units were made of are traced: a store to one is interpreted, and then the
+units whose bytes have changed are dropped. Which guest page each linear page of code is, is looked
+at again after a change of control registers or of page tables; units whose page has moved sleep.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypervisor.guest_memory import PAGE
+
+if TYPE_CHECKING:
+    from hypervisor.translator.cache import Cache
+    from hypervisor.translator.unit import Unit
+    from hypervisor.vm import VirtualMachine
+
+
+class Coherence:
+    """Keeps the units of one virtual machine true to their source."""
+
+    def __init__(self, vm: VirtualMachine, cache: Cache) -> None:
+        self._vm, self._cache = vm, cache
+        self._mapped: dict[int, int] = {}  #: linear page of active code -> guest page
+        self._base = 0  #: of CS
+        self.invalidated = 0
+
+    def watch(self, unit: Unit, base: int) -> None:
+        """A unit has become active; CS has this base."""
+        self._base = base
+        linear = (base + unit.eip) & 0xFFFF_F000
+        for page in unit.pages:
+            self._mapped[linear] = page
+            linear = (linear + PAGE) & 0xFFFF_FFFF
+            if not unit.checked:
+                self._vm.paging.trace(page)
+
+    def written(self, page: int) -> None:
+        """A traced guest page has been written to."""
+        for unit in list(self._cache.of_page.get(page, ())):
+            if self._source(unit) != unit.source:
+                self._cache.drop(unit)
+                self.invalidated += 1
+
+    def _source(self, unit: Unit) -> bytes:
+        """What stands now where a unit was made from."""
+        memory, size = self._vm.memory, len(unit.source)
+        at = unit.eip + self._base & (PAGE - 1)
+        first = memory.read(unit.pages[0] * PAGE + at, min(size, PAGE - at))
+        if len(first) == size:
+            return first
+        return first + memory.read(unit.pages[1] * PAGE, size - len(first))
+
+    def check(self) -> None:
+        """What linear addresses mean may have changed: units that are not there any more sleep."""
+        moved = [linear for linear, page in self._mapped.items()
+                 if self._vm.page_of(linear) != page]  # fmt: skip
+        for linear in moved:
+            for unit in list(self._cache.of_page.get(self._mapped.pop(linear), ())):
+                self._cache.sleep(unit)
+
+    def clear(self) -> None:
+        """No unit is left."""
+        self._mapped.clear()
