@@ -51,10 +51,17 @@ INLINE u32 effective_address(const Cpu *cpu, const Insn *in) {
     return in->flags & INSN_ADDR16 ? offset & 0xFFFF : offset;
 }
 
-/* Linear address of the memory operand, checked for an access of `size` bytes. */
+/* Linear address of the memory operand, checked for an access of `size` bytes: here if it is in a
+   writable segment that grows upwards, else by segment_linear. */
 INLINE u32 operand_linear(Cpu *cpu, const Insn *in, u32 size, bool write) {
+    enum { KIND = ATTR_CODE | ATTR_EXPAND_DOWN | ATTR_WRITABLE | ATTR_UNUSABLE };
+    const Segment *segment = &cpu->state.seg[in->segment];
+    u32 offset = effective_address(cpu, in), last = offset + size - 1;
     cpu->current = in;
-    return segment_linear(cpu, in->segment, effective_address(cpu, in), size, write);
+    if (likely((segment->attributes & KIND) == ATTR_WRITABLE && last >= offset &&
+               last <= segment->limit && !(cpu->state.eflags & FLAG_AC)))
+        return segment->base + offset;
+    return segment_linear(cpu, in->segment, offset, size, write);
 }
 
 /* A part, `at` bytes on, of a memory operand that is read in several, each checked by itself. */

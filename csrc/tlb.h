@@ -88,6 +88,22 @@ INLINE void store(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
         store_slow(cpu, in, linear, size, value);
 }
 
+/* The same where segment_linear has seen the address: past the end of the flat segments, too. */
+INLINE u32 load_any(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
+    TlbEntry *entry = tlb_entry(cpu, linear);
+    if (likely(plain_tag(entry->read_tag) == tlb_tag(cpu, linear + size - 1)))
+        return host_load((const u8 *)(entry->host + linear), size);
+    return load_slow(cpu, in, linear, size);
+}
+
+INLINE void store_any(Cpu *cpu, const Insn *in, u32 linear, u32 size, u32 value) {
+    TlbEntry *entry = tlb_entry(cpu, linear);
+    if (likely(plain_tag(entry->write_tag) == tlb_tag(cpu, linear + size - 1)))
+        host_store((u8 *)(entry->host + linear), size, value);
+    else
+        store_slow(cpu, in, linear, size, value);
+}
+
 /* The same of the stack, in a flat mode word; cpu.h. */
 INLINE u32 stack_load(Cpu *cpu, const Insn *in, u32 linear, u32 size) {
     TlbEntry *entry = tlb_entry(cpu, linear);

@@ -23,6 +23,7 @@ from hypervisor.translator.builder import Context, build, read_source
 from hypervisor.translator.cache import Cache
 from hypervisor.translator.coherence import Coherence
 from isa.operands import EAX, GS
+from isa.site_forms import INT_LENGTH
 
 if TYPE_CHECKING:
     from hypervisor.translator.unit import Link, Place, Site, Unit
@@ -167,15 +168,14 @@ class Translate(Technique):
         """The guest's instruction is the hypervisor's to execute."""
         site = place.site
         assert site is not None
-        name = site.row.mnemonic if site.row else "undecodable"
-        vm.count(name)
-        emulate = EMULATED.get(name)
-        if emulate is not None and not place.lost:
-            end = vm.record.eip + 2
+        vm.count(site.name)
+        emulate = EMULATED.get(site.name)
+        if emulate is not None and site.row is not None and not place.lost:
+            end = vm.record.eip + INT_LENGTH
             trapped = Trapped(site.row, len(site.original), end, lambda: site.original)
             if emulate(vm, trapped):
                 return Outcome.RESUME
-        return vm.interpret(name)
+        return vm.interpret(site.name)
 
     def _faulted(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome | None:
         """An exception at a step of what has become of one guest instruction."""
@@ -199,9 +199,8 @@ class Translate(Technique):
 
     def _original(self, vm: VirtualMachine, site: Site) -> Outcome:
         """Have the virtual CPU execute what the steps stand for."""
-        name = site.row.mnemonic if site.row else "undecodable"
-        vm.count(f"site: {name}")
-        return vm.interpret(name)
+        vm.count(f"site: {site.name}")
+        return vm.interpret(site.name)
 
     def limit(self, vm: VirtualMachine, until: int) -> int:
         """Stop one tick early, to see whether the last instruction is an STI.

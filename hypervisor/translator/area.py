@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from emulator.core import EFLAGS_IF, GENERAL, ffi
 from hypervisor import segments
 from hypervisor.segments import Segment
 from hypervisor.translator import layout
 from hypervisor.vcpu_area import VcpuArea
 from hypervisor.world import RING_AND_SEGMENTS, TABLES_AND_CONTROLS, USER
-from emulator.core import EFLAGS_IF, GENERAL, ffi
 from isa.operands import EAX, ECX, ESP, GS, SS
 from isa.paravirt import FIELDS, SAVE_EAX, SAVE_ECX
 from isa.site_forms import Step

@@ -73,7 +73,7 @@ translate_pushf, translate_popf = _shared("pushf"), _shared("popf")
 translate_iret = _shared("iret")
 
 
-# -- Selectors and control registers, shown ----------------------------------------------------------
+# -- Selectors and control registers, shown --------------------------------------------------------
 
 
 def _show(w: UnitWriter, operands: tuple[Operand, ...], field: Field) -> None:
@@ -233,15 +233,12 @@ def _functions() -> dict[str, Form]:
 _FUNCTIONS: Final = _functions()
 #: By row id.
 FORMS: Final[tuple[Form, ...]] = tuple(
-    {"identical": identical, "callout": call_out}.get(row.translation)
-    or _FUNCTIONS[row.body]
+    {"identical": identical, "callout": call_out}.get(row.translation) or _FUNCTIONS[row.body]
     for row in ROWS
 )
 #: Rows that compute an address and access nothing.
 _ADDRESS_ONLY: Final = frozenset(row.id for row in ROWS if "a" in row.access)
-_TRANSFERS: Final = frozenset(
-    row.id for row in ROWS if f"translate_{row.body}" in vars(transfers)
-)
+_TRANSFERS: Final = frozenset(row.id for row in ROWS if f"translate_{row.body}" in vars(transfers))
 
 
 def form_of(instruction: Instruction, *, limited: bool) -> Form:

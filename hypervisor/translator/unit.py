@@ -26,6 +26,11 @@ class Site(NamedTuple):
     row: Row | None
 
     @property
+    def name(self) -> str:
+        """What its exits are counted as."""
+        return "undecodable" if self.row is None else self.row.mnemonic
+
+    @property
     def end(self) -> int:
         """EIP of the next instruction."""
         return (self.eip + len(self.original)) & 0xFFFF_FFFF

@@ -111,9 +111,7 @@ class UnitWriter(Writer):
         self.weightless.append(len(self.data))
         self.data += code
 
-    def link(
-        self, mnemonic: str, eip: int, *, lost: Iterable[Lost] = (), weight: int = 1
-    ) -> None:
+    def link(self, mnemonic: str, eip: int, *, lost: Iterable[Lost] = (), weight: int = 1) -> None:
         """A jump to a guest EIP, taken as the last step of the site."""
         code = encoded_jump(mnemonic)
         self.links.append(Link(len(self.data) + len(code) - DISPLACEMENT, eip))

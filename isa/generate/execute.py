@@ -25,6 +25,8 @@ from isa.row import Row
 from isa.table import ROWS
 
 FORMS = ("REG", "BASE", "INDEX", "ANY")
+#: Suffix of the access functions where a form's limit has been checked; csrc/tlb.h.
+CHECKED = {"BASE": "", "INDEX": "", "ANY": "_any"}
 SIZES = (32, 16)
 CONDITIONS = 16
 #: Suffix of the name of a case that is fused with the conditional jump after it.
@@ -70,14 +72,15 @@ def _read(row: Row, i: int, size: int, form: str) -> str:
     if slot in ("imm", "imm2"):
         return "in->immediate" if slot == "imm" else "in->immediate2"
     if slot == "rm" and form != "REG":
-        return f"{'load_update' if access == 'u' else 'load'}(cpu, in, at, {width // 8})"
+        load = "load_update" if access == "u" else f"load{CHECKED[form]}"
+        return f"{load}(cpu, in, at, {width // 8})"
     return f"get_reg(cpu, in->{slot}, {width})"
 
 
 def _write(row: Row, i: int, size: int, form: str, value: str) -> str:
     slot, width = slots(row)[i], bits(row.operands[i], size)
     if slot == "rm" and form != "REG":
-        return f"store(cpu, in, at, {width // 8}, {value});"
+        return f"store{CHECKED[form]}(cpu, in, at, {width // 8}, {value});"
     return f"set_reg(cpu, in->{slot}, {width}, {value});"
 
 

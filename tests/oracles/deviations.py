@@ -193,8 +193,8 @@ DEVIATIONS: Final = (
         "silicon",
         "",
         _either_operand_first,
-        "processors with fast short REP CMPSB read DS:ESI before ES:EDI there, others and all other "
-        "comparisons the other way round; the SDM does not say",
+        "processors with fast short REP CMPSB read DS:ESI before ES:EDI there, and all others the "
+        "other way round; the SDM does not say",
     ),
     Deviation(
         "unicorn",
