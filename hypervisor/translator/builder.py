@@ -66,7 +66,7 @@ def _read(vm: VirtualMachine, linear: int, size: int) -> tuple[int, bytes] | Non
 
 
 def build(source: Source, context: Context, eip: int) -> Unit | None:
-    """The unit that begins at an EIP; None if CS or the memory ends within its first instruction."""
+    """The unit that begins at an EIP; None if CS or memory ends within its first instruction."""
     w = UnitWriter(context.selector)
     write_head(w, eip)
     body, begin, limited = len(w.data), eip, context.limit != FLAT_LIMIT
