@@ -240,6 +240,12 @@ class Cpu:
         done = lib.cpu_read_linear(self.pointer, linear & 0xFFFF_FFFF, buffer, size, cpl)
         return bytes(ffi.buffer(buffer, done))
 
+    def write_linear(self, linear: int, data: bytes, cpl: int = 0) -> int:
+        """Write to a linear address, with the rights of `cpl`; how many bytes could be."""
+        at = linear & 0xFFFF_FFFF
+        done: int = lib.cpu_write_linear(self.pointer, at, data, len(data), cpl)
+        return done
+
     def walk(self, linear: int, access: int) -> Any:
         """Walk the page tables for an access (`Access`), setting accessed and dirty bits.
 

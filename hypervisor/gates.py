@@ -55,14 +55,20 @@ class Gates:
     def open(self, vector: int) -> bool:
         """Let the real CPU deliver a vector from ring 3, if that is right; True if it now does."""
         state = self._vm.cpu.state
-        if vector in self._refused or vector < FIRST_FREE_VECTOR or not self.allowed(state):
+        technique = self._vm.technique
+        if vector in (*self._refused, technique.own_vector) or vector < FIRST_FREE_VECTOR:
+            return False
+        if not self.allowed(state):
             return False
         self._tables = self._registers()
         gate = self._guest_gate(vector)
         if gate is None or not self._load_stack():
             self._refused.add(vector)
             return False
-        self._vm.monitor.write(IDT + vector * 8, PAIR.pack(*gate))
+        shadow = technique.gate(self._vm, *gate)
+        if shadow is None:
+            return False
+        self._vm.monitor.write(IDT + vector * 8, PAIR.pack(*shadow))
         self._open[vector] = gate
         self._intercept(vector, on=False)
         return True

@@ -224,6 +224,9 @@ class World:
             fields = after[4 * index : 4 * index + 4]
             if tuple(fields) == before[4 * index : 4 * index + 4]:
                 continue
+            own = self.kernel_segments.get(index)
+            if own is not None and ring != USER and fields[0] == own[0]:
+                continue  # the area says what the guest has there
             selector, attributes = fields[0], fields[1]
             if index in (CS, SS) and ring == segments.KERNEL_RING:
                 selector &= ~3

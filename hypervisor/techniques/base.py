@@ -24,6 +24,8 @@ class Technique:
     memories: ClassVar[tuple[str, ...]] = ("shadow",)
     #: Whether the guest's kernel runs in ring 1, so that the hardware may call it (gates.py).
     kernel_in_ring_1: ClassVar[bool] = True
+    #: Never passed through a gate: `int` with it asks for the hypervisor, in the kernel at least.
+    own_vector: ClassVar[int | None] = None
     #: The variant that a source is assembled to, if it is run from source (isa/paravirt.py).
     variant: ClassVar[str | None] = None
 
@@ -62,6 +64,11 @@ class Technique:
         del until
         vm.steps += 1
         return vm.cpu.step()
+
+    def gate(self, vm: VirtualMachine, low: int, high: int) -> tuple[int, int] | None:
+        """What the shadow IDT has for a pass-through gate of the guest's; None: it cannot be."""
+        del vm
+        return low, high
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         """A traced guest page has been written to."""

@@ -62,6 +62,7 @@ class Paravirt(Technique):
 
     name: ClassVar[str] = "paravirt"
     variant: ClassVar[str | None] = HYPERVISOR
+    own_vector: ClassVar[int | None] = HYPERCALL_VECTOR
 
     def __init__(self) -> None:
         self._steps: dict[int, tuple[Site, Step]] = {}

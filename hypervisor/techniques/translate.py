@@ -22,6 +22,7 @@ from hypervisor.translator.area import TranslatorArea
 from hypervisor.translator.builder import Context, build, read_source
 from hypervisor.translator.cache import Cache
 from hypervisor.translator.coherence import Coherence
+from hypervisor.translator.gate import build_gate
 from isa.operands import EAX, GS
 from isa.site_forms import INT_LENGTH
 
@@ -41,13 +42,15 @@ class Translate(Technique):
     """The block-caching binary translator."""
 
     name: ClassVar[str] = "translate"
-    kernel_in_ring_1: ClassVar[bool] = False  # no gate leads to a translation yet
+    own_vector: ClassVar[int | None] = layout.OWN_VECTOR
 
     def attach(self, vm: VirtualMachine) -> None:
         self._cache = Cache(vm.host, vm.monitor)
         self._area = vm.world.area = TranslatorArea(vm, self._cache)
         self._coherence = Coherence(vm, self._cache)
         self._context = Context(-1, 0, 0)
+        self._gates: dict[int, Unit] = {}  #: by EIP of the handler
+        self._cache.on_lost_gate = lambda: vm.gates.close()
         self._waiting: Link | None = None  #: wants to lead to the unit that is entered next
         vm.descriptors.reserve(layout.AREA_SELECTOR, layout.AREA_SEGMENT)
         code = layout.code_segment(self._cache.size)
@@ -120,6 +123,23 @@ class Translate(Technique):
         self._coherence.watch(unit, self._context.base)
         return unit
 
+    def gate(self, vm: VirtualMachine, low: int, high: int) -> tuple[int, int] | None:
+        """A pass-through gate leads to the handler's translation (translator/gate.py)."""
+        selector, eip = low >> 16 & ~USER, high & 0xFFFF_0000 | low & 0xFFFF
+        code = vm.descriptors.source(selector)
+        if code is None or Context(selector, code.base, code.limit) != self._context:
+            return None
+        unit = self._gates.get(eip)
+        if unit is None or not unit.start:
+            unit = self._gates[eip] = build_gate(selector, eip)
+            self._cache.add(unit)
+        self._area.kernel_code = selector, code
+        start = unit.start
+        return (
+            layout.CODE_SELECTOR << 16 | start & 0xFFFF,
+            start & 0xFFFF_0000 | high & 0xFFFF,
+        )
+
     # -- exits from the cache --------------------------------------------------------------------
 
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
@@ -131,6 +151,8 @@ class Translate(Technique):
                 return self._follow(vm, place.link)
             if place.target:
                 return self._look_up(vm)
+            if place.gate:
+                return self._exchange(vm)
             return self._call_out(vm, place)
         if place.site is None:
             return None
@@ -162,6 +184,12 @@ class Translate(Technique):
         if vm.world.entered:
             self._area.restore_saved(vm.real)
             vm.real.eip = target.entry
+        return Outcome.RESUME
+
+    def _exchange(self, vm: VirtualMachine) -> Outcome:
+        """The program has loaded GS: the world switch finds out with what."""
+        vm.counts["translation: gs"] += 1
+        vm.world.leave()
         return Outcome.RESUME
 
     def _call_out(self, vm: VirtualMachine, place: Place) -> Outcome:

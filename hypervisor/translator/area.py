@@ -6,15 +6,16 @@ virtual CPU translations read - selectors and control registers.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import EFLAGS_IF, GENERAL, ffi
 from hypervisor import segments
 from hypervisor.segments import Segment
-from hypervisor.translator import layout
+from hypervisor.translator import gate, layout
 from hypervisor.vcpu_area import VcpuArea
 from hypervisor.world import RING_AND_SEGMENTS, TABLES_AND_CONTROLS, USER
-from isa.operands import EAX, ECX, ESP, GS, SS
+from isa.operands import CS, EAX, ECX, ESP, GS, SS
 from isa.paravirt import FIELDS, SAVE_EAX, SAVE_ECX
 from isa.site_forms import Step
 from isa.sites import put_back
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 NULL_SELECTORS: Final = 4
+HALF: Final = struct.Struct("<H")
 _NAMES: Final = {"eax": EAX, "ecx": ECX, "esp": ESP}
 assert GENERAL[ESP] == "esp"
 
@@ -38,6 +40,8 @@ class TranslatorArea(VcpuArea):
         self._state = ffi.buffer(vm.cpu.state)
         self._seen = b""
         self._seen_tables = b""
+        #: What the guest has in CS behind its pass-through gates.
+        self.kernel_code: tuple[int, Segment] | None = None
 
     def forget(self) -> None:
         """Descriptors may have changed, which GS could be loaded with again."""
@@ -88,8 +92,31 @@ class TranslatorArea(VcpuArea):
 
     def leave(self, virtual: Any) -> None:
         super().leave(virtual)
-        if virtual.cpl != USER:
-            self.take_back(virtual, self._cache.place(virtual.eip))
+        if virtual.cpl == USER:
+            return
+        place = self._cache.place(virtual.eip)
+        self.take_back(virtual, place)
+        if place.gate:
+            self._end_exchange(virtual)
+        code = virtual.seg[CS]
+        if code.selector & USER == USER and self.kernel_code is not None:
+            # It has come through a gate.
+            code.selector, (code.attributes, code.base, code.limit) = self.kernel_code
+
+    def _end_exchange(self, virtual: Any) -> None:
+        """Within a gate's exchange of GS: what serves as scratch is zero again."""
+        vm, base, esp = self._vm, virtual.seg[SS].base, virtual.gpr[ESP]
+        (selector,) = HALF.unpack(vm.host.cpu.read_linear(base + esp + gate.GS_HALF, HALF.size))
+        for offset in (gate.GS_HALF, gate.OWN_HALF):
+            vm.host.cpu.write_linear(base + esp + offset, bytes(HALF.size))
+        register = virtual.seg[GS]
+        if vm.real.seg[GS].selector != layout.AREA_SELECTOR | segments.KERNEL_RING:
+            return  # it is the program's still
+        if selector != register.selector:
+            register.selector = selector
+            source = vm.descriptors.source(selector)
+            loaded = source or Segment(segments.UNUSABLE, 0, 0)
+            register.attributes, register.base, register.limit = loaded
 
     def take_back(self, state: Any, place: Place) -> None:
         """Make a CPU's registers, which are those of a place in the cache, the guest's."""

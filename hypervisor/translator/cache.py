@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
@@ -46,6 +46,7 @@ class Cache:
         self.of_page: dict[int, set[Unit]] = defaultdict(set)  #: by guest page of their source
         self._targets: dict[int, Unit] = {}  #: number in TARGETS -> unit that it leads to
         self.translated = self.evicted = self.chained = 0
+        self.on_lost_gate: Callable[[], None] = lambda: None
         self._next = layout.CODE
         self._miss = self._lay_miss()
         self._clear_targets()
@@ -109,6 +110,9 @@ class Cache:
             link.unit = unit
         for page in unit.pages:
             self.of_page[page].add(unit)
+        if unit.is_gate:
+            unit.active = True
+            return
         self.translated += 1
         self._activate(unit)
 
@@ -228,7 +232,8 @@ class Cache:
                 self._unchain(link)
         if unit.is_target:
             self._forget_target(unit)
-        self._asleep[unit.eip, unit.pages[0]] = unit
+        if not unit.is_gate:
+            self._asleep[unit.eip, unit.pages[0]] = unit
 
     def wake(self, eip: int, pages: tuple[int, ...]) -> Unit | None:
         """The unit that was made of the code in these guest pages, if there is one asleep."""
@@ -242,7 +247,9 @@ class Cache:
     def drop(self, unit: Unit) -> None:
         """Forget a unit."""
         self.sleep(unit)
-        if self._asleep.get((unit.eip, unit.pages[0])) is unit:
+        if unit.is_gate:
+            self.on_lost_gate()
+        elif self._asleep.get((unit.eip, unit.pages[0])) is unit:
             del self._asleep[unit.eip, unit.pages[0]]
         for page in unit.pages:
             self.of_page[page].discard(unit)

@@ -59,6 +59,7 @@ class Place(NamedTuple):
     released: int = 0  #: bytes by which ESP is above where it was
     link: Link | None = None  #: a stub's
     target: bool = False  #: EIP is what EAX holds, and EAX and ECX are saved
+    gate: bool = False  #: within gate.py's exchange of GS
 
 
 @dataclass(eq=False, slots=True)
@@ -75,6 +76,7 @@ class Unit:
     weightless: tuple[int, ...]  #: offsets of instructions that take no tick
     inside: dict[int, int]  #: guest EIP of each instruction -> offset where it begins
     links: tuple[Link, ...]
+    is_gate: bool = False  #: it is what a gate leads to, and of no code of the guest's
     checked: bool = False  #: it looks whether its source has changed, each time
     start: int = 0  #: linear address in the cache; 0: not there (any more)
     incoming: list[Link] = field(default_factory=list)
