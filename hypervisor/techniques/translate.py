@@ -78,7 +78,7 @@ class Translate(Technique):
     def forget(self, vm: VirtualMachine) -> None:
         del vm
         self._cache.clear()
-        self._coherence.clear()
+        self._coherence.forget()
         self._area.forget()
 
     # -- where the guest goes on -----------------------------------------------------------------
@@ -90,7 +90,8 @@ class Translate(Technique):
         waiting, self._waiting = self._waiting, None
         if state.eflags & EFLAGS_TF or state.dr[7] & DR7_ENABLED:
             return False  # each instruction is watched
-        if not state.seg[SS].attributes & BIG:
+        stack = state.seg[SS]
+        if not stack.attributes & BIG or (stack.base and self._coherence.mixed):
             return False
         self._check_controls()
         self._enter_context(vm)
@@ -116,7 +117,8 @@ class Translate(Technique):
             return None
         unit = self._cache.wake(eip, source.pages)
         if unit is None:
-            unit = build(source, self._context, eip)
+            checked = not self._coherence.mixed.isdisjoint(source.pages)
+            unit = build(source, self._context, eip, checked)
             if unit is None:
                 return None
             self._cache.add(unit)
@@ -153,7 +155,11 @@ class Translate(Technique):
                 return self._look_up(vm)
             if place.gate:
                 return self._exchange(vm)
+            if place.check:
+                return self._changed(vm, record)
             return self._call_out(vm, place)
+        if place.check:
+            return self._check_faulted(vm, record)
         if place.site is None:
             return None
         return self._faulted(vm, record, place)
@@ -191,6 +197,26 @@ class Translate(Technique):
         vm.counts["translation: gs"] += 1
         vm.world.leave()
         return Outcome.RESUME
+
+    def _changed(self, vm: VirtualMachine, record: Any) -> Outcome:
+        """A unit that checks itself is not what its source says any more."""
+        vm.counts["translation: changed"] += 1
+        if vm.real.seg[SS].base:
+            return vm.interpret("stack with a base")  # it has compared something else
+        vm.world.leave()
+        self._cache.drop(self._cache.unit_at(record.eip))
+        self._coherence.invalidated += 1
+        return Outcome.RESUME
+
+    def _check_faulted(self, vm: VirtualMachine, record: Any) -> Outcome:
+        """The source is not mapped, to us or to anyone: then its fetch will say so."""
+        if record.vector == PAGE_FAULT:
+            verdict, _ = vm.paging.fault(record.linear, record.error)
+            if verdict is Verdict.HIDDEN:
+                vm.count("hidden page fault")
+                vm.refresh_paging()
+                return Outcome.RESUME
+        return self._changed(vm, record)
 
     def _call_out(self, vm: VirtualMachine, place: Place) -> Outcome:
         """The guest's instruction is the hypervisor's to execute."""

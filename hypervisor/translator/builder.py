@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hypervisor.guest_memory import PAGE
+from hypervisor.translator.check import MOST_CHECKED, ends_checked, write_check
 from hypervisor.translator.forms import ENDS, form_of
 from hypervisor.translator.transfers import write_head
 from hypervisor.translator.unit import Site, Unit
@@ -65,34 +66,82 @@ def _read(vm: VirtualMachine, linear: int, size: int) -> tuple[int, bytes] | Non
     return page, vm.host.memory.read(machine, size)
 
 
-def build(source: Source, context: Context, eip: int) -> Unit | None:
+def build(source: Source, context: Context, eip: int, checked: bool = False) -> Unit | None:
     """The unit that begins at an EIP; None if CS or memory ends within its first instruction."""
-    w = UnitWriter(context.selector)
-    write_head(w, eip)
-    body, begin, limited = len(w.data), eip, context.limit != FLAT_LIMIT
-    inside: dict[int, int] = {}
-    at, falls = 0, True
-    while falls and len(inside) < MOST_INSTRUCTIONS and at < len(source.code):
-        instruction = _decode(source, at, eip)
-        if instruction is None:
-            break  # the rest is in a page that is not there
-        inside[eip] = len(w.data)
-        if isinstance(instruction, DecodeError):
-            w.begin(Site(eip, b"", None))
-            w.hypercall(b"")
-            at, falls = min(at + MAXIMUM_LENGTH, len(source.code)), False
-            break
-        site = Site(eip, instruction.bytes, instruction.row)
-        w.begin(site)
-        form_of(instruction, limited=limited)(w, instruction)
-        at += instruction.length
-        eip = site.end
-        falls = instruction.row.id not in ENDS
-    if not inside:
+    first = _Build(source, context, eip, checked)
+    if not first.inside:
         return None
-    if falls:
-        w.go_on(eip)
-    return _finish(w, source, begin, at, body, inside)
+    if not checked:
+        return first.finish()
+    # Now that it is known how far the source goes, once more, with the check before it.
+    return _Build(source, context, eip, True, first.code).finish()
+
+
+class _Build:
+    """A unit being made."""
+
+    def __init__(
+        self, source: Source, context: Context, eip: int, checked: bool, expected: bytes = b""
+    ) -> None:
+        self._source, self._eip, self._checked = source, eip, checked
+        self._limited = context.limit != FLAT_LIMIT
+        self._writer = w = UnitWriter(context.selector)
+        write_head(w, eip)
+        self._body = len(w.data)
+        if expected:
+            write_check(w, eip, context.base + eip & FLAT_LIMIT, expected)
+        self.inside: dict[int, int] = {}
+        self._size = 0  #: bytes of the source that it is made of
+        if self._translate():
+            w.go_on((eip + self._size) & FLAT_LIMIT)
+
+    @property
+    def code(self) -> bytes:
+        """The guest's bytes that it is made of."""
+        return (self._source.code + self._source.beyond)[: self._size]
+
+    def _translate(self) -> bool:
+        """Write what each instruction becomes; does the guest go on behind the last?"""
+        w, source = self._writer, self._source
+        most = MOST_CHECKED if self._checked else MOST_INSTRUCTIONS
+        while len(self.inside) < most and self._size < len(source.code):
+            eip = (self._eip + self._size) & FLAT_LIMIT
+            instruction = _decode(source, self._size, eip)
+            if instruction is None:
+                return True  # the rest is in a page that is not there
+            self.inside[eip] = len(w.data)
+            if isinstance(instruction, DecodeError):
+                w.begin(Site(eip, b"", None))
+                w.hypercall(b"")
+                self._size = min(self._size + MAXIMUM_LENGTH, len(source.code))
+                return False
+            w.begin(Site(eip, instruction.bytes, instruction.row))
+            form_of(instruction, limited=self._limited)(w, instruction)
+            self._size += instruction.length
+            if instruction.row.id in ENDS:
+                return False
+            if self._checked and ends_checked(instruction):
+                return True
+        return True
+
+    def finish(self) -> Unit:
+        """The unit."""
+        w, source = self._writer, self._source
+        w.finish()
+        crosses = self._size > len(source.code)
+        return Unit(
+            eip=self._eip,
+            pages=source.pages if crosses else source.pages[:1],
+            source=self.code,
+            instructions=len(self.inside),
+            code=bytes(w.data),
+            body=self._body,
+            places=w.places,
+            weightless=tuple(w.weightless),
+            inside=self.inside,
+            links=tuple(w.links),
+            checked=self._checked,
+        )
 
 
 def _decode(source: Source, at: int, eip: int) -> Instruction | DecodeError | None:
@@ -108,22 +157,3 @@ def _decode(source: Source, at: int, eip: int) -> Instruction | DecodeError | No
         return decode(source.code[at:] + source.beyond, eip)
     except DecodeError as error:
         return error if error.vector is not None else None
-
-
-def _finish(
-    w: UnitWriter, source: Source, begin: int, size: int, body: int, inside: dict[int, int]
-) -> Unit:
-    w.finish()
-    crosses = size > len(source.code)
-    return Unit(
-        eip=begin,
-        pages=source.pages if crosses else source.pages[:1],
-        source=(source.code + source.beyond)[:size],
-        instructions=len(inside),
-        code=bytes(w.data),
-        body=body,
-        places=w.places,
-        weightless=tuple(w.weightless),
-        inside=inside,
-        links=tuple(w.links),
-    )

@@ -1,15 +1,19 @@
 """What ends a translation: its source changes, or is not where it was.
 
 The guest pages that units were made of are traced: a store to one is interpreted, and then the
-units whose bytes have changed are dropped. Which guest page each linear page of code is, is looked
-at again after a change of control registers or of page tables; units whose page has moved sleep.
+units whose bytes have changed are dropped. Pages that are stored to again and again are *mixed*:
+nobody watches them, and their units check themselves (check.py). Which guest page each linear page
+of code is, is looked at again after a change of control registers or of page tables; units whose
+page has moved sleep.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from hypervisor.guest_memory import PAGE
+from hypervisor.translator.check import MOST_STORES
 
 if TYPE_CHECKING:
     from hypervisor.translator.cache import Cache
@@ -24,6 +28,8 @@ class Coherence:
         self._vm, self._cache = vm, cache
         self._mapped: dict[int, int] = {}  #: linear page of active code -> guest page
         self._base = 0  #: of CS
+        self.mixed: set[int] = set()  #: guest pages whose units check themselves
+        self._stores: Counter[int] = Counter()  #: interpreted, by guest page
         self.invalidated = 0
 
     def watch(self, unit: Unit, base: int) -> None:
@@ -38,10 +44,18 @@ class Coherence:
 
     def written(self, page: int) -> None:
         """A traced guest page has been written to."""
-        for unit in list(self._cache.of_page.get(page, ())):
-            if self._source(unit) != unit.source:
+        units = self._cache.of_page.get(page)
+        if not units:
+            return
+        self._stores[page] += 1
+        mixes = self._stores[page] >= MOST_STORES
+        for unit in list(units):
+            if mixes or self._source(unit) != unit.source:
                 self._cache.drop(unit)
                 self.invalidated += 1
+        if mixes:
+            self.mixed.add(page)
+            self._vm.paging.untrace(page)
 
     def _source(self, unit: Unit) -> bytes:
         """What stands now where a unit was made from."""
@@ -63,3 +77,9 @@ class Coherence:
     def clear(self) -> None:
         """No unit is left."""
         self._mapped.clear()
+
+    def forget(self) -> None:
+        """The guest is another one now."""
+        self.clear()
+        self.mixed.clear()
+        self._stores.clear()

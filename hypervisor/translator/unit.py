@@ -60,6 +60,7 @@ class Place(NamedTuple):
     link: Link | None = None  #: a stub's
     target: bool = False  #: EIP is what EAX holds, and EAX and ECX are saved
     gate: bool = False  #: within gate.py's exchange of GS
+    check: bool = False  #: within the check of a unit that checks itself (check.py)
 
 
 @dataclass(eq=False, slots=True)
