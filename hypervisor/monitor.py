@@ -51,15 +51,19 @@ class Monitor:
         self._memory = host.memory
         self.page_table = host.allocate_zeroed()
         self._frames: dict[int, int] = {}  #: linear page -> machine page
+        self._users: set[int] = set()  #: linear pages that ring 3 may reach
         for start, size in ((GDT, TABLE_BYTES), (LDT, TABLE_BYTES), (IDT, PAGE), (TSS, PAGE)):
             self.map(start, size, writable=False)
         # A bitmap that begins where the TSS ends: every port access above IOPL faults.
         self.write(TSS + TSS_BITMAP, struct.pack("<H", TSS_BYTES))
 
-    def map(self, start: int, size: int, *, writable: bool) -> None:
-        """Put zeroed pages there. writable: even by ring 1, where its segments reach."""
+    def map(self, start: int, size: int, *, writable: bool, user: bool = False) -> None:
+        """Put zeroed pages there. writable: even by ring 1, where its segments reach; user: in
+        reach of ring 3's, too."""
         for linear in range(start, start + size, PAGE):
             self._frames[linear] = self._host.allocate_zeroed()
+            if user:
+                self._users.add(linear)
             self.protect(linear, writable=writable)
 
     def _entry(self, linear: int) -> int:
@@ -68,6 +72,7 @@ class Monitor:
     def protect(self, linear: int, *, writable: bool) -> None:
         """Let ring 1 write a page that its segments reach, or not; flush the TLB after."""
         rights = PRESENT | ACCESSED | DIRTY | (WRITABLE if writable else 0)
+        rights |= USER if linear & -PAGE in self._users else 0
         entry = self._frames[linear & -PAGE] << 12 | rights
         self._memory.write(self._entry(linear), struct.pack("<I", entry))
 

@@ -33,11 +33,16 @@ class VcpuArea:
     """One virtual machine's vCPU area, at a linear address. `World` calls `enter` and `leave`."""
 
     def __init__(
-        self, vm: VirtualMachine, base: int = VCPU_PAGE, fields: Sequence[Field] = FIELDS
+        self,
+        vm: VirtualMachine,
+        base: int = VCPU_PAGE,
+        fields: Sequence[Field] = FIELDS,
+        *,
+        user: bool = False,
     ) -> None:
         self._vm = vm
         self.base = base
-        vm.monitor.map(base, VCPU_AREA_BYTES, writable=True)
+        vm.monitor.map(base, VCPU_AREA_BYTES, writable=True, user=user)
         self._bytes = {
             field: vm.host.memory.view(
                 vm.monitor.machine(base + field.address - VCPU_PAGE), field.size

@@ -34,6 +34,7 @@ from hypervisor.monitor import Monitor
 from hypervisor.outcome import Event, Outcome
 from hypervisor.segments import CS
 from hypervisor.techniques import find_technique
+from hypervisor.techniques.base import Technique
 from hypervisor.variants import set_weights, sites_of
 from hypervisor.world import World
 
@@ -59,7 +60,7 @@ class VirtualMachine(Machine):
     def __init__(
         self,
         program: Program | bytes | str | os.PathLike[str] | None = None,
-        technique: str = "trap",
+        technique: str | Technique = "trap",
         mmu: str | None = None,
         *,
         ram: str | int = DEFAULT_RAM,
@@ -67,7 +68,7 @@ class VirtualMachine(Machine):
         gates: bool = True,
         **options: Any,
     ) -> None:
-        self.technique = find_technique(technique)
+        self.technique = find_technique(technique) if isinstance(technique, str) else technique
         self.mmu = choose_memory(mmu, self.technique)
         self.host = Host(ram) if host is None else host
         self.real = self.host.cpu.state

@@ -86,9 +86,9 @@ class World:
         self._real_segments = b""
         self._controls = b""  #: virtual table and control registers, as last seen
         self.area: VcpuArea | None = None  #: of a guest that has one
-        #: By index: what the real CPU has in segment registers while the guest's kernel runs,
-        #: whatever the guest has there: selector, attributes, base, limit.
-        self.kernel_segments: dict[int, list[int]] = {}
+        #: By real ring and index: what the real CPU has in segment registers while the guest runs
+        #: there, whatever the guest has in them: selector, attributes, base, limit.
+        self.own_segments: dict[int, dict[int, list[int]]] = {}
         self.sti_shadow_at = -1  #: the tick at which an STI of such a one has just retired
         #: Called when those have changed, before the guest goes on.
         self.on_change: list[Callable[[], None]] = [descriptors.check]
@@ -180,9 +180,10 @@ class World:
         cpl, *fields = REGISTERS.unpack(virtual)
         ring = USER if cpl == USER else segments.KERNEL_RING
         real: list[int] = [ring]
+        own = self.own_segments.get(ring, {})
         for index in range(len(SEGMENTS)):
-            if index in self.kernel_segments and ring != USER:
-                real += self.kernel_segments[index]
+            if index in own:
+                real += own[index]
                 continue
             selector, *rest = fields[4 * index : 4 * index + 4]
             real += self._real_segment(index, selector, Segment(*rest), ring)
@@ -220,12 +221,12 @@ class World:
         """Segment registers that the guest has loaded by itself hold shadows: take the sources."""
         before = REGISTERS.unpack(self._real_segments)[1:]
         ring, *after = REGISTERS.unpack(now)
+        own = self.own_segments.get(ring, {})
         for index in range(len(SEGMENTS)):
             fields = after[4 * index : 4 * index + 4]
             if tuple(fields) == before[4 * index : 4 * index + 4]:
                 continue
-            own = self.kernel_segments.get(index)
-            if own is not None and ring != USER and fields[0] == own[0]:
+            if index in own and fields[0] == own[index][0]:
                 continue  # the area says what the guest has there
             selector, attributes = fields[0], fields[1]
             if index in (CS, SS) and ring == segments.KERNEL_RING:

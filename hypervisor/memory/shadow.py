@@ -104,6 +104,7 @@ class ShadowPaging:
         self._memory = memory
         self._cpu = cpu
         self._monitor_table = monitor_table
+        self.shares_monitor = False  #: some of the monitor's pages are in reach of ring 3
         self.fills = self.drops = 0  #: entries made, entries taken back
         self.report: Callable[[str], None] | None = None  #: wants to hear of every change, in words
         self.stale = False  #: the real TLB may hold more than the shadows allow
@@ -137,8 +138,8 @@ class ShadowPaging:
         copy = array("I", self._memory.read(key.page << 12, PAGE)) if is_guests else None
         table = self._tables[key] = Table(key, self._host.allocate_zeroed(), copy)
         if key.kind == "directory":
-            monitor = self._monitor_table << 12 | PRESENT | WRITABLE | ACCESSED
-            self._store(table, DIRECTORY_INDEX, monitor)
+            rights = PRESENT | WRITABLE | ACCESSED | (USER if self.shares_monitor else 0)
+            self._store(table, DIRECTORY_INDEX, self._monitor_table << 12 | rights)
         if is_guests:
             self._of_page[key.page].add(table)
             self._protect(key.page)

@@ -23,7 +23,7 @@ class Technique:
     #: The memory virtualizations it can go with; the first is the default.
     memories: ClassVar[tuple[str, ...]] = ("shadow",)
     #: Whether the guest's kernel runs in ring 1, so that the hardware may call it (gates.py).
-    kernel_in_ring_1: ClassVar[bool] = True
+    kernel_in_ring_1: bool = True
     #: Never passed through a gate: `int` with it asks for the hypervisor, in the kernel at least.
     own_vector: ClassVar[int | None] = None
     #: The variant that a source is assembled to, if it is run from source (isa/paravirt.py).

@@ -26,7 +26,7 @@ class Interpret(Technique):
     """The hybrid virtual machine monitor."""
 
     name: ClassVar[str] = "interpret"
-    kernel_in_ring_1: ClassVar[bool] = False
+    kernel_in_ring_1: bool = False
 
     def attach(self, vm: VirtualMachine) -> None:
         self._step = partial(lib.cpu_step, vm.cpu.pointer, ffi.NULL, 0, 0)

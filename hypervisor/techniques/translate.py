@@ -19,10 +19,11 @@ from hypervisor.segments import BIG, CS, KERNEL_RING, SS
 from hypervisor.techniques.base import USER, Technique
 from hypervisor.translator import layout
 from hypervisor.translator.area import TranslatorArea
-from hypervisor.translator.builder import Context, build, read_source
-from hypervisor.translator.cache import Cache
+from hypervisor.translator.builder import build, read_source
+from hypervisor.translator.cache import DEFAULT_BYTES, Cache
 from hypervisor.translator.coherence import Coherence
 from hypervisor.translator.gate import build_gate
+from hypervisor.translator.unit import Context
 from isa.operands import EAX, GS
 from isa.site_forms import INT_LENGTH
 
@@ -44,23 +45,37 @@ class Translate(Technique):
     name: ClassVar[str] = "translate"
     own_vector: ClassVar[int | None] = layout.OWN_VECTOR
 
+    def __init__(self, *, user: bool = False, cache_bytes: int = DEFAULT_BYTES) -> None:
+        self.user = user
+        self.kernel_in_ring_1 = not user  # else INT is translated too
+        self._cache_bytes = cache_bytes
+
     def attach(self, vm: VirtualMachine) -> None:
-        self._cache = Cache(vm.host, vm.monitor)
-        self._area = vm.world.area = TranslatorArea(vm, self._cache)
+        user = self.user
+        vm.paging.shares_monitor = user
+        self._cache = Cache(vm.host, vm.monitor, self._cache_bytes, user=user)
+        self._area = vm.world.area = TranslatorArea(vm, self._cache, user=user)
         self._coherence = Coherence(vm, self._cache)
-        self._context = Context(-1, 0, 0)
+        self._space = self._cache.space(Context(False, 0, 0, 0))
         self._gates: dict[int, Unit] = {}  #: by EIP of the handler
         self._cache.on_lost_gate = lambda: vm.gates.close()
         self._waiting: Link | None = None  #: wants to lead to the unit that is entered next
-        vm.descriptors.reserve(layout.AREA_SELECTOR, layout.AREA_SEGMENT)
-        code = layout.code_segment(self._cache.size)
-        vm.descriptors.reserve(layout.CODE_SELECTOR, code)
-        vm.world.kernel_segments = {
-            CS: [layout.CODE_SELECTOR | KERNEL_RING, *code],
-            GS: [layout.AREA_SELECTOR | KERNEL_RING, *layout.AREA_SEGMENT],
-        }
         self._registers = ffi.buffer(vm.cpu.state)
         self._controls = b""
+        self._reserve_segments(vm)
+
+    def _reserve_segments(self, vm: VirtualMachine) -> None:
+        """CS and GS of translations."""
+        rings = (KERNEL_RING, USER) if self.user else (KERNEL_RING,)
+        area = layout.area_segment(rings[-1])
+        vm.descriptors.reserve(layout.AREA_SELECTOR, area)
+        for ring in rings:
+            code = layout.code_segment(ring, self._cache.size)
+            vm.descriptors.reserve(layout.CODE_SELECTORS[ring], code)
+            vm.world.own_segments[ring] = {
+                CS: [layout.CODE_SELECTORS[ring] | ring, *code],
+                GS: [layout.AREA_SELECTOR | ring, *area],
+            }
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         del vm
@@ -78,6 +93,7 @@ class Translate(Technique):
     def forget(self, vm: VirtualMachine) -> None:
         del vm
         self._cache.clear()
+        self._space = self._cache.space(self._space.context)
         self._coherence.forget()
         self._area.forget()
 
@@ -85,67 +101,72 @@ class Translate(Technique):
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
         state = vm.cpu.state
-        if state.cpl == USER:
+        if state.cpl == USER and not self.user:
             return True
         waiting, self._waiting = self._waiting, None
         if state.eflags & EFLAGS_TF or state.dr[7] & DR7_ENABLED:
             return False  # each instruction is watched
-        stack = state.seg[SS]
+        stack, code = state.seg[SS], state.seg[CS]
         if not stack.attributes & BIG or (stack.base and self._coherence.mixed):
             return False
         self._check_controls()
-        self._enter_context(vm)
-        if self._cache.entry(state.eip) is None and self._translate(vm, state.eip) is None:
+        context = Context(state.cpl == USER, code.selector, code.base, code.limit, self.user)
+        if context != self._space.context:
+            self._space = self._cache.space(context)
+        entry = self._entry(vm, state.eip)
+        if entry is None:
             return False
-        if waiting is not None and waiting.eip == state.eip:
+        self._area.entry = entry
+        if waiting is not None and waiting.eip == state.eip and waiting.unit.start:
             self._cache.chain(waiting)
         return True
 
-    def _enter_context(self, vm: VirtualMachine) -> None:
-        """Units are those of one code segment at a time."""
-        code = vm.cpu.state.seg[CS]
-        context = Context(code.selector, code.base, code.limit)
-        if context != self._context:
-            self._context = context
-            self._cache.clear()
-            self._coherence.clear()
+    def _entry(self, vm: VirtualMachine, eip: int) -> int | None:
+        """Where the translation of an EIP is entered; None if nothing can be fetched there."""
+        found = self._space.find(eip)
+        if found is not None:
+            return found[0].start + found[1]
+        unit = self._translate(vm, eip)
+        return None if unit is None else unit.entry
 
     def _translate(self, vm: VirtualMachine, eip: int) -> Unit | None:
         """A unit for the code at an EIP; None if there is nothing to be fetched."""
-        source = read_source(vm, self._context, eip)
+        space = self._space
+        source = read_source(vm, space.context, eip)
         if source is None:
             return None
-        unit = self._cache.wake(eip, source.pages)
+        unit = self._cache.wake(space, eip, source.pages)
         if unit is None:
             checked = not self._coherence.mixed.isdisjoint(source.pages)
-            unit = build(source, self._context, eip, checked)
+            unit = build(source, space.context, eip, checked)
             if unit is None:
                 return None
-            self._cache.add(unit)
-        self._coherence.watch(unit, self._context.base)
+            self._cache.add(unit, space)
+        self._coherence.watch(unit, space.context.base)
         return unit
 
     def gate(self, vm: VirtualMachine, low: int, high: int) -> tuple[int, int] | None:
         """A pass-through gate leads to the handler's translation (translator/gate.py)."""
         selector, eip = low >> 16 & ~USER, high & 0xFFFF_0000 | low & 0xFFFF
         code = vm.descriptors.source(selector)
-        if code is None or Context(selector, code.base, code.limit) != self._context:
+        context = self._space.context
+        if code is None or context != Context(False, selector, code.base, code.limit):
             return None
         unit = self._gates.get(eip)
         if unit is None or not unit.start:
-            unit = self._gates[eip] = build_gate(selector, eip)
-            self._cache.add(unit)
+            unit = self._gates[eip] = build_gate(context, eip)
+            self._cache.add(unit, self._space)
         self._area.kernel_code = selector, code
         start = unit.start
         return (
-            layout.CODE_SELECTOR << 16 | start & 0xFFFF,
+            layout.CODE_SELECTORS[KERNEL_RING] << 16 | start & 0xFFFF,
             start & 0xFFFF_0000 | high & 0xFFFF,
         )
 
     # -- exits from the cache --------------------------------------------------------------------
 
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
-        if not vm.in_kernel:
+        if not (vm.in_kernel or self.user):
             return None
         place = self._cache.place(record.eip)
         if record.kind == SOFTWARE:
@@ -167,12 +188,11 @@ class Translate(Technique):
     def _follow(self, vm: VirtualMachine, link: Link) -> Outcome:
         """A stub: go where its link leads."""
         vm.counts["translation: link"] += 1
-        entry = self._cache.entry(link.eip)
+        entry = self._cache.chain(link)
         if entry is None:
             vm.world.leave()
             self._waiting = link
         else:
-            self._cache.chain(link)
             vm.real.eip = entry
         return Outcome.RESUME
 
@@ -180,12 +200,12 @@ class Translate(Technique):
         """TARGETS does not know what is looked for."""
         vm.counts["translation: target"] += 1
         eip = vm.real.gpr[EAX]
-        target = self._cache.active.get(eip)
+        target = self._space.active.get(eip)
         if target is None:
             vm.world.leave()
-            if self._translate(vm, eip) is None:
+            target = self._translate(vm, eip)
+            if target is None:
                 return Outcome.RESUME
-            target = self._cache.active[eip]
         self._cache.make_target(target)
         if vm.world.entered:
             self._area.restore_saved(vm.real)
@@ -224,7 +244,7 @@ class Translate(Technique):
         assert site is not None
         vm.count(site.name)
         emulate = EMULATED.get(site.name)
-        if emulate is not None and site.row is not None and not place.lost:
+        if emulate is not None and site.row is not None and not place.lost and vm.in_kernel:
             end = vm.record.eip + INT_LENGTH
             trapped = Trapped(site.row, len(site.original), end, lambda: site.original)
             if emulate(vm, trapped):
@@ -269,7 +289,8 @@ class Translate(Technique):
         world.sti_shadow_at = -1
         if vm.in_kernel and not self._area.interrupts_on:
             place = self._cache.place(vm.real.eip)
-            site = self._cache.site_at(vm.real.gpr[EAX] if place.target else place.eip)
+            found = self._space.find(vm.real.gpr[EAX] if place.target else place.eip)
+            site = None if found is None else found[0].places[found[1]].site
             if site is not None and site.row is not None and site.row.mnemonic == STI:
                 world.sti_shadow_at = vm.real.tick + 1
         return until

@@ -32,14 +32,16 @@ assert GENERAL[ESP] == "esp"
 
 
 class TranslatorArea(VcpuArea):
-    """The area of a machine whose kernel is translated."""
+    """The area of a machine whose kernel is translated. The technique sets `entry`."""
 
-    def __init__(self, vm: VirtualMachine, cache: Cache) -> None:
-        super().__init__(vm, layout.AREA, (*FIELDS, *layout.OWN_FIELDS))
+    def __init__(self, vm: VirtualMachine, cache: Cache, *, user: bool) -> None:
+        super().__init__(vm, layout.AREA, (*FIELDS, *layout.OWN_FIELDS), user=user)
+        self._user = user  #: ring 3's code is translated as well
         self._cache = cache
         self._state = ffi.buffer(vm.cpu.state)
         self._seen = b""
         self._seen_tables = b""
+        self.entry = 0  #: where the translation of the virtual CPU's EIP is entered
         #: What the guest has in CS behind its pass-through gates.
         self.kernel_code: tuple[int, Segment] | None = None
 
@@ -58,10 +60,8 @@ class TranslatorArea(VcpuArea):
         if now != self._seen:
             self._seen = now
             self._show_selectors(virtual)
-        if virtual.cpl != USER:
-            entry = self._cache.entry(virtual.eip)
-            assert entry is not None, f"{virtual.eip:#x} is not translated"
-            self._vm.real.eip = entry
+        if virtual.cpl != USER or self._user:
+            self._vm.real.eip = self.entry
 
     def _show_selectors(self, virtual: Any) -> None:
         gs = virtual.seg[GS]
@@ -92,14 +92,14 @@ class TranslatorArea(VcpuArea):
 
     def leave(self, virtual: Any) -> None:
         super().leave(virtual)
-        if virtual.cpl == USER:
+        if virtual.cpl == USER and not self._user:
             return
         place = self._cache.place(virtual.eip)
         self.take_back(virtual, place)
         if place.gate:
             self._end_exchange(virtual)
         code = virtual.seg[CS]
-        if code.selector & USER == USER and self.kernel_code is not None:
+        if virtual.cpl != USER and code.selector & USER == USER and self.kernel_code is not None:
             # It has come through a gate.
             code.selector, (code.attributes, code.base, code.limit) = self.kernel_code
 

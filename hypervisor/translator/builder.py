@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.translator.check import MOST_CHECKED, ends_checked, write_check
-from hypervisor.translator.forms import ENDS, form_of
+from hypervisor.translator.forms import ENDS, FLAT_LIMIT, form_of
 from hypervisor.translator.transfers import write_head
-from hypervisor.translator.unit import Site, Unit
+from hypervisor.translator.unit import Context, Site, Unit
 from hypervisor.translator.writer import UnitWriter
 from isa.decoder import MAXIMUM_LENGTH, Instruction, decode
 from isa.errors import DecodeError
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 MOST_INSTRUCTIONS: Final = 24
-FLAT_LIMIT: Final = 0xFFFF_FFFF
-
-
-class Context(NamedTuple):
-    """What the meaning of a guest's code depends on beside its bytes: its CS."""
-
-    selector: int
-    base: int
-    limit: int
 
 
 class Source(NamedTuple):
@@ -84,8 +75,7 @@ class _Build:
         self, source: Source, context: Context, eip: int, checked: bool, expected: bytes = b""
     ) -> None:
         self._source, self._eip, self._checked = source, eip, checked
-        self._limited = context.limit != FLAT_LIMIT
-        self._writer = w = UnitWriter(context.selector)
+        self._writer = w = UnitWriter(context)
         write_head(w, eip)
         self._body = len(w.data)
         if expected:
@@ -116,7 +106,7 @@ class _Build:
                 self._size = min(self._size + MAXIMUM_LENGTH, len(source.code))
                 return False
             w.begin(Site(eip, instruction.bytes, instruction.row))
-            form_of(instruction, limited=self._limited)(w, instruction)
+            form_of(instruction, w.context)(w, instruction)
             self._size += instruction.length
             if instruction.row.id in ENDS:
                 return False

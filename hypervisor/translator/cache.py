@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.translator import layout
-from hypervisor.translator.unit import Link, Place, Site, Unit
+from hypervisor.translator.unit import Context, Link, Place, Space, Unit
 from hypervisor.translator.writer import CALL_OUT, DISPLACEMENT
 
 if TYPE_CHECKING:
@@ -28,28 +28,30 @@ LEAST_BYTES: Final = 2 * PAGE  #: the largest unit takes less than one
 WORD: Final = struct.Struct("<I")
 TARGET_MASK: Final = (1 << layout.TARGET_BITS) - 1
 PAGE_WORDS: Final = PAGE // WORD.size
+TABLES: Final = {False: layout.KERNEL_TARGETS, True: layout.USER_TARGETS}
 
 
 class Cache:
-    """The units of one virtual machine."""
+    """The units of one virtual machine. user: there are units for ring 3 among them."""
 
-    def __init__(self, host: Host, monitor: Monitor, size: int = DEFAULT_BYTES) -> None:
+    def __init__(
+        self, host: Host, monitor: Monitor, size: int = DEFAULT_BYTES, *, user: bool = False
+    ) -> None:
         self._host, self._monitor = host, monitor
         self.size = min(max(size, LEAST_BYTES), layout.MOST_CODE) & -PAGE
-        monitor.map(layout.TARGETS, layout.TARGETS_BYTES, writable=False)
+        self._user = user
+        self.spaces: dict[Context, Space] = {}
+        self._latest: dict[bool, Space | None] = {False: None, True: None}  #: of ring 3 or not
         self._weights: dict[int, int] = {}  #: linear page -> a bit a byte
         self._starts: list[int] = []  #: of all units, ascending; and they themselves
         self._units: list[Unit] = []
-        self.active: dict[int, Unit] = {}  #: by the EIP that a unit begins at
-        self._asleep: dict[tuple[int, int], Unit] = {}  #: by EIP and first guest page
-        self._inside: dict[int, tuple[Unit, int]] = {}
         self.of_page: dict[int, set[Unit]] = defaultdict(set)  #: by guest page of their source
-        self._targets: dict[int, Unit] = {}  #: number in TARGETS -> unit that it leads to
         self.translated = self.evicted = self.chained = 0
         self.on_lost_gate: Callable[[], None] = lambda: None
         self._next = layout.CODE
         self._miss = self._lay_miss()
-        self._clear_targets()
+        for of_user in (False, True) if user else (False,):
+            self._lay_targets(of_user)
 
     def _lay_miss(self) -> int:
         """Where TARGETS leads for what it does not know."""
@@ -61,23 +63,27 @@ class Cache:
         self._first = self._next
         return at
 
+    def _lay_targets(self, user: bool) -> None:
+        table = TABLES[user]
+        self._monitor.map(table, layout.TARGETS_BYTES, writable=False, user=user)
+        page = WORD.pack(self._miss) * PAGE_WORDS
+        for at in range(table, table + layout.TARGETS_BYTES, PAGE):
+            self._monitor.write(at, page)
+
     # -- finding ---------------------------------------------------------------------------------
 
-    def entry(self, eip: int) -> int | None:
-        """Where the guest's instruction at an EIP is entered; None if it is not translated."""
-        unit = self.active.get(eip)
-        if unit is not None:
-            return unit.entry
-        found = self._inside.get(eip)
-        return None if found is None else found[0].start + found[1]
-
-    def site_at(self, eip: int) -> Site | None:
-        """The guest's instruction at an EIP, if it is translated to something else than itself."""
-        unit = self.active.get(eip)
-        if unit is not None:
-            return unit.places[unit.body].site
-        found = self._inside.get(eip)
-        return None if found is None else found[0].places[found[1]].site
+    def space(self, context: Context) -> Space:
+        """The units of a context, which is the one that its ring runs in from now on."""
+        space = self.spaces.get(context)
+        if space is None:
+            space = self.spaces[context] = Space(context)
+        before = self._latest[context.user]
+        if before is not space:
+            if before is not None:
+                for unit in list(before.targets.values()):
+                    self._forget_target(unit)
+            self._latest[context.user] = space
+        return space
 
     def unit_at(self, address: int) -> Unit:
         """The unit that a linear address of the cache is in."""
@@ -95,8 +101,9 @@ class Cache:
 
     # -- adding ----------------------------------------------------------------------------------
 
-    def add(self, unit: Unit) -> None:
+    def add(self, unit: Unit, space: Space) -> None:
         """Give a unit its place, and let it be found."""
+        unit.space = space
         size = len(unit.code)
         self._reserve(size)
         unit.start = self._next
@@ -139,7 +146,7 @@ class Cache:
             at = linear + done
             step = min(len(data) - done, PAGE - at % PAGE)
             if at & -PAGE not in self._weights:
-                self._monitor.map(at & -PAGE, PAGE, writable=False)
+                self._monitor.map(at & -PAGE, PAGE, writable=False, user=self._user)
                 self._weights[at & -PAGE] = 0
             self._monitor.write(at, data[done : done + step])
             done += step
@@ -162,18 +169,19 @@ class Cache:
 
     # -- chaining --------------------------------------------------------------------------------
 
-    def chain(self, link: Link) -> bool:
-        """Let a link lead to the translation of its EIP; False if there is none."""
-        target = self.active.get(link.eip) or self._inside.get(link.eip, (None,))[0]
-        entry = self.entry(link.eip)
-        if target is None or entry is None:
-            return False
+    def chain(self, link: Link) -> int | None:
+        """Let a link lead to the translation of its EIP, if there is one: its address, or None."""
+        assert link.unit.space is not None
+        found = link.unit.space.find(link.eip)
+        if found is None:
+            return None
+        target, offset = found
         if link.target is None and link.unit.active:
             link.target = target
             target.incoming.append(link)
-            self._lead(link, entry)
+            self._lead(link, target.start + offset)
             self.chained += 1
-        return True
+        return target.start + offset
 
     def _unchain(self, link: Link) -> None:
         link.target = None
@@ -185,44 +193,48 @@ class Cache:
 
     def make_target(self, unit: Unit) -> None:
         """Let what looks for the unit's EIP find it."""
-        number = unit.eip & TARGET_MASK
-        before = self._targets.get(number)
+        assert unit.space is not None
+        targets, number = unit.space.targets, unit.eip & TARGET_MASK
+        before = targets.get(number)
         if before is not None:
             before.is_target = False
         unit.is_target = True
-        self._targets[number] = unit
-        self._monitor.write(layout.TARGETS + 4 * number, WORD.pack(unit.start))
+        targets[number] = unit
+        self._write_target(unit, unit.start)
 
     def _forget_target(self, unit: Unit) -> None:
-        number = unit.eip & TARGET_MASK
+        assert unit.space is not None
         unit.is_target = False
-        del self._targets[number]
-        self._monitor.write(layout.TARGETS + 4 * number, WORD.pack(self._miss))
+        del unit.space.targets[unit.eip & TARGET_MASK]
+        self._write_target(unit, self._miss)
 
-    def _clear_targets(self) -> None:
-        page = WORD.pack(self._miss) * PAGE_WORDS
-        for at in range(layout.TARGETS, layout.TARGETS + layout.TARGETS_BYTES, PAGE):
-            self._monitor.write(at, page)
+    def _write_target(self, unit: Unit, to: int) -> None:
+        assert unit.space is not None
+        table = TABLES[unit.space.context.user]
+        self._monitor.write(table + WORD.size * (unit.eip & TARGET_MASK), WORD.pack(to))
 
     # -- sleeping and going ----------------------------------------------------------------------
 
     def _activate(self, unit: Unit) -> None:
+        assert unit.space is not None
         unit.active = True
-        self.active[unit.eip] = unit
+        unit.space.active[unit.eip] = unit
         if not unit.checked:
             for eip, offset in unit.inside.items():
-                self._inside[eip] = unit, offset
+                unit.space.inside[eip] = unit, offset
 
     def sleep(self, unit: Unit) -> None:
         """Let nothing lead to a unit any more, and it to nothing."""
         if not unit.active:
             return
         unit.active = False
-        if self.active.get(unit.eip) is unit:
-            del self.active[unit.eip]
+        space = unit.space
+        assert space is not None
+        if space.active.get(unit.eip) is unit:
+            del space.active[unit.eip]
         for eip in unit.inside:
-            if self._inside.get(eip, (None,))[0] is unit:
-                del self._inside[eip]
+            if space.inside.get(eip, (None,))[0] is unit:
+                del space.inside[eip]
         for link in unit.incoming:
             self._unchain(link)
         unit.incoming.clear()
@@ -233,24 +245,26 @@ class Cache:
         if unit.is_target:
             self._forget_target(unit)
         if not unit.is_gate:
-            self._asleep[unit.eip, unit.pages[0]] = unit
+            space.asleep[unit.eip, unit.pages[0]] = unit
 
-    def wake(self, eip: int, pages: tuple[int, ...]) -> Unit | None:
+    def wake(self, space: Space, eip: int, pages: tuple[int, ...]) -> Unit | None:
         """The unit that was made of the code in these guest pages, if there is one asleep."""
-        unit = self._asleep.get((eip, pages[0]))
+        unit = space.asleep.get((eip, pages[0]))
         if unit is None or unit.pages != pages[: len(unit.pages)]:
             return None
-        del self._asleep[eip, pages[0]]
+        del space.asleep[eip, pages[0]]
         self._activate(unit)
         return unit
 
     def drop(self, unit: Unit) -> None:
         """Forget a unit."""
         self.sleep(unit)
+        assert unit.space is not None
+        asleep = unit.space.asleep
         if unit.is_gate:
             self.on_lost_gate()
-        elif self._asleep.get((unit.eip, unit.pages[0])) is unit:
-            del self._asleep[unit.eip, unit.pages[0]]
+        elif asleep.get((unit.eip, unit.pages[0])) is unit:
+            del asleep[unit.eip, unit.pages[0]]
         for page in unit.pages:
             self.of_page[page].discard(unit)
         place = bisect_right(self._starts, unit.start) - 1
@@ -261,4 +275,6 @@ class Cache:
         """Forget all units."""
         for unit in list(self._units):
             self.drop(unit)
+        self.spaces.clear()
+        self._latest = {False: None, True: None}
         self._next = self._first

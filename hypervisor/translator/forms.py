@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from hypervisor.translator import layout, transfers
 from hypervisor.translator.layout import R_EAX, R_ECX, area_operand
 from hypervisor.translator.writer import UnitWriter
+from hypervisor.world import USER
 from isa.encoder import encode
 from isa.operands import (
     CS,
@@ -37,10 +38,13 @@ from isa.site_forms import FORM_BY_NAME, Lost
 from isa.table import ROWS
 
 if TYPE_CHECKING:
+    from hypervisor.translator.unit import Context
     from isa.decoder import Instruction
 
 Form = Callable[[UnitWriter, "Instruction"], None]
 _SHORT_JECXZ: Final = 2
+_OWN: Final = layout.AREA_SELECTOR
+FLAT_LIMIT: Final = 0xFFFF_FFFF
 _RPL: Final = 30  #: where a selector's RPL is moved to: bits 30 and 31
 _STACK_TOP: Final = Memory(ESP, None, 1, 0, 16)
 
@@ -120,7 +124,7 @@ def translate_mov_from_sreg(w: UnitWriter, instruction: Instruction) -> None:
     if source.number == CS:
         if isinstance(to, Memory):
             to = replace(to, size=16)
-        w.do("mov", to, Immediate(w.code_selector, 0), weight=1)
+        w.do("mov", to, Immediate(w.context.selector, 0), weight=1)
     elif source.number in _SHOWN:
         _show(w, (to,), _SHOWN[source.number])
     else:
@@ -135,7 +139,7 @@ def translate_push_sreg(w: UnitWriter, instruction: Instruction) -> None:
         if size != 32:
             call_out(w, instruction)
             return
-        w.do("push", Immediate(w.code_selector, 0, full=True), weight=1)
+        w.do("push", Immediate(w.context.selector, 0, full=True), weight=1)
     elif source.number in _SHOWN:
         w.do("push", area_operand(_SHOWN[source.number], size), weight=1)
     else:
@@ -192,20 +196,22 @@ def _load_data(w: UnitWriter, instruction: Instruction, selector: Operand) -> No
 
     Such a selector may name no descriptor of DPL 0, but ring 1 has only seen those raised to DPL 1.
     The RPL is moved to the top of ECX, by what changes no flag: then RPL 0 is zero there, and RPL 3
-    becomes zero by adding one more. (With RPL 3 the area's own selector faults by itself.)
+    becomes zero by adding one more.
     """
     lost = {Lost.ECX}
     again = encode("lea", (R_ECX, Memory(ECX, None, 1, 1 << _RPL))).data
     shift = encode("lea", (R_ECX, Memory(None, ECX, 8, 0))).data
     swap = encode("bswap", (R_ECX,)).data
+    user = encode("lea", (R_ECX, Memory(ECX, None, 1, -USER & 0xFFFF_FFFF))).data
+    back = encode("lea", (R_ECX, Memory(ECX, None, 1, _OWN + USER))).data
     w.do("mov", w.field(SAVE_ECX), R_ECX)
     w.do("movzx", R_ECX, selector)
-    w.do("lea", R_ECX, Memory(ECX, None, 1, -layout.AREA_SELECTOR & 0xFFFF_FFFF), lost=lost)
-    back = encode("lea", (R_ECX, Memory(ECX, None, 1, layout.AREA_SELECTOR))).data
-    slow = (
-        len(w.data) + 3 * _SHORT_JECXZ + len(back) + len(swap) + 2 * len(shift) + len(again)
-    )  # fmt: skip
+    w.do("lea", R_ECX, Memory(ECX, None, 1, -_OWN & 0xFFFF_FFFF), lost=lost)
+    rest = (user, back, swap, shift, shift, again)
+    slow = len(w.data) + 4 * _SHORT_JECXZ + sum(map(len, rest))
     fast = slow + w.hypercall_size(instruction.bytes)
+    w.do("jecxz", Relative(slow, 8), lost=lost)
+    w.step(user, lost)
     w.do("jecxz", Relative(slow, 8), lost=lost)
     for code in (back, swap, shift, shift):
         w.step(code, lost)
@@ -241,13 +247,26 @@ _ADDRESS_ONLY: Final = frozenset(row.id for row in ROWS if "a" in row.access)
 _TRANSFERS: Final = frozenset(row.id for row in ROWS if f"translate_{row.body}" in vars(transfers))
 
 
-def form_of(instruction: Instruction, *, limited: bool) -> Form:
-    """What translates an instruction. limited: CS ends below 4 GiB, so targets need a look."""
+#: Rows that ring 3 may execute, if at all, on conditions of its own.
+_KERNELS: Final = frozenset(
+    row.id for row in ROWS
+    if row.privilege in ("cpl0", "iopl", "io")
+    or row.body in ("popf", "iret", "mov_to_sreg", "pop_sreg")
+)  # fmt: skip
+
+
+def form_of(instruction: Instruction, context: Context) -> Form:
+    """What translates an instruction. Where CS ends below 4 GiB, targets need a look."""
     row = instruction.row
+    if context.user and row.id in _KERNELS:
+        return call_out
+    if context.whole and row.body == "iret":
+        return call_out  # it must not take ring 3 out of the cache
     if row.id not in _ADDRESS_ONLY:
         for operand in instruction.operands:
             if type(operand) is Memory and operand.effective_segment in (CS, GS):
                 return call_out
+    limited = context.limit != FLAT_LIMIT
     if row.id in _TRANSFERS and (limited or instruction.prefixes.operand_size):
         return call_out
     return FORMS[row.id]

@@ -14,7 +14,7 @@ from typing import Final
 from hypervisor.segments import KERNEL_RING
 from hypervisor.translator import layout
 from hypervisor.translator.layout import R_EAX, R_ECX, area_operand
-from hypervisor.translator.unit import Place, Unit
+from hypervisor.translator.unit import Context, Place, Unit
 from hypervisor.translator.writer import CALL_OUT, RESTORE_EAX, RESTORE_ECX, UnitWriter, encoded
 from isa.encoder import encode
 from isa.operands import EAX, ECX, ESP, GS, SEGMENTS, Immediate, Memory, Operand, Relative
@@ -31,9 +31,9 @@ def _half(offset: int) -> Memory:
     return Memory(ESP, None, 1, offset, 16)
 
 
-def build_gate(code_selector: int, eip: int) -> Unit:
+def build_gate(context: Context, eip: int) -> Unit:
     """The unit behind a gate to the handler at an EIP."""
-    w = UnitWriter(code_selector)
+    w = UnitWriter(context)
 
     exchanging = False
 

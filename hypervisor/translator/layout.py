@@ -4,7 +4,8 @@
                  execute-only and ends with it. Data segments end below it.
     AREA         the vCPU area (isa/paravirt.py has its words), in reach of the translator's GS
     TARGETS      behind it in the same segment, read-only: for the low 16 bits of an EIP, where
-                 the translation of such a place is entered (transfers.py)
+                 the translation of such a place is entered (transfers.py); one for the kernel's
+                 code, one for ring 3's
 
 A translation runs with CS and GS the translator's, and all other segment registers the guest's.
 """
@@ -15,7 +16,8 @@ from typing import Final
 
 from hypervisor import segments
 from hypervisor.monitor import MONITOR
-from hypervisor.segments import Segment
+from hypervisor.segments import KERNEL_RING, Segment
+from hypervisor.world import USER
 from isa.operands import EAX, ECX, GENERAL, GS, Memory
 from isa.paravirt import VCPU_AREA_BYTES, VCPU_PAGE, Field
 
@@ -23,26 +25,32 @@ PAGE: Final = 4096
 CODE: Final = MONITOR + 0x40000
 MOST_CODE: Final = 0x280000  #: bytes of cache that there is room for
 AREA: Final = MONITOR + 0x300000
-TARGETS: Final = AREA + VCPU_AREA_BYTES
 TARGET_BITS: Final = 16  #: of an EIP, that choose its entry in TARGETS
 TARGETS_BYTES: Final = 4 << TARGET_BITS
+KERNEL_TARGETS: Final = AREA + VCPU_AREA_BYTES
+USER_TARGETS: Final = KERNEL_TARGETS + TARGETS_BYTES
+#: Selectors of the shadow GDT; the RPL is that of the ring.
 AREA_SELECTOR: Final = 0xFFE0
-CODE_SELECTOR: Final = 0xFFE8
+CODE_SELECTORS: Final = {KERNEL_RING: 0xFFE8, USER: 0xFFD8}
 #: `int OWN_VECTOR` in a translation asks for the hypervisor. A guest's INT is never executed there.
 OWN_VECTOR: Final = 0x83
 
-_KERNEL: Final = (
-    segments.ACCESSED | segments.MEMORY | segments.PRESENT | segments.KERNEL_RING << 5
-)  # fmt: skip
-AREA_SEGMENT: Final = Segment(
-    _KERNEL | segments.WRITABLE | segments.BIG, AREA, VCPU_AREA_BYTES + TARGETS_BYTES - 1
-)
+
+def _memory(ring: int) -> int:
+    used = segments.ACCESSED | segments.MEMORY | segments.PRESENT | segments.BIG
+    return used | ring << segments.DPL_SHIFT
 
 
-def code_segment(size: int) -> Segment:
-    """The CS of a cache of so many bytes."""
-    big = segments.BIG | segments.GRANULARITY
-    return Segment(_KERNEL | segments.CODE | big, 0, CODE + size - 1)
+def area_segment(ring: int) -> Segment:
+    """The GS of translations, down to a ring."""
+    size = VCPU_AREA_BYTES + 2 * TARGETS_BYTES
+    return Segment(_memory(ring) | segments.WRITABLE, AREA, size - 1)
+
+
+def code_segment(ring: int, size: int) -> Segment:
+    """The CS of those in a cache of so many bytes."""
+    kind = _memory(ring) | segments.CODE | segments.GRANULARITY
+    return Segment(kind, 0, CODE + size - 1)
 
 
 #: Words that translations read beside those of isa/paravirt.py; the hypervisor writes them.
@@ -80,8 +88,11 @@ def linear(field: Field) -> int:
     return AREA + field.address - VCPU_PAGE
 
 
-#: The entry of TARGETS whose number is in ECX.
-TARGET_OPERAND: Final = Memory(None, ECX, 4, TARGETS - AREA, 32, GS)
+#: The entry whose number is in ECX, of the kernel's targets and of ring 3's.
+TARGET_OPERANDS: Final = {
+    user: Memory(None, ECX, 4, table - AREA, 32, GS)
+    for user, table in ((False, KERNEL_TARGETS), (True, USER_TARGETS))
+}
 R_EAX, R_ECX, R_AX, R_CX = (
     GENERAL[32][EAX], GENERAL[32][ECX], GENERAL[16][EAX], GENERAL[16][ECX]
 )  # fmt: skip

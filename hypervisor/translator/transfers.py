@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hypervisor.translator.layout import R_AX, R_EAX, R_ECX, TARGET_OPERAND
+from hypervisor.translator.layout import R_AX, R_EAX, R_ECX, TARGET_OPERANDS
 from hypervisor.translator.unit import Place
 from hypervisor.translator.writer import (
     CALL_OUT,
@@ -63,7 +63,7 @@ def _look_up(w: UnitWriter, *lost: Lost, released: int = 0) -> None:
     if released:
         stack = Memory(ESP, None, 1, released)
         w.do("lea", GENERAL[32][ESP], stack, lost=(*_BOTH, *lost))
-    w.do("jmp", TARGET_OPERAND, lost=(*_BOTH, *lost), weight=1, released=released)
+    w.do("jmp", TARGET_OPERANDS[w.context.user], lost=(*_BOTH, *lost), weight=1, released=released)
 
 
 def _save(w: UnitWriter) -> None:

@@ -18,6 +18,32 @@ from isa.row import Row
 from isa.site_forms import Lost
 
 
+class Context(NamedTuple):
+    """What the meaning of a guest's code depends on beside its bytes: its ring, and CS."""
+
+    user: bool  #: ring 3
+    selector: int
+    base: int
+    limit: int
+    whole: bool = False  #: ring 3's code is translated as well as the kernel's
+
+
+class Space:
+    """The units of one context, by guest EIP."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.active: dict[int, Unit] = {}  #: by the EIP that a unit begins at
+        self.asleep: dict[tuple[int, int], Unit] = {}  #: by EIP and first guest page
+        self.inside: dict[int, tuple[Unit, int]] = {}  #: by each EIP: unit, and offset in it
+        self.targets: dict[int, Unit] = {}  #: number in its targets' table -> unit it leads to
+
+    def find(self, eip: int) -> tuple[Unit, int] | None:
+        """The unit that an EIP is in, and the offset where it is entered; None if there is none."""
+        unit = self.active.get(eip)
+        return self.inside.get(eip) if unit is None else (unit, unit.body)
+
+
 class Site(NamedTuple):
     """A guest instruction."""
 
@@ -81,7 +107,8 @@ class Unit:
     checked: bool = False  #: it looks whether its source has changed, each time
     start: int = 0  #: linear address in the cache; 0: not there (any more)
     incoming: list[Link] = field(default_factory=list)
-    is_target: bool = False  #: TARGETS leads here
+    space: Space | None = None
+    is_target: bool = False  #: its targets' table leads here
     active: bool = False  #: its source is where its EIP leads now
 
     @property

@@ -13,7 +13,7 @@ from typing import Final
 
 from hypervisor.translator import layout
 from hypervisor.translator.layout import R_EAX, R_ECX, area_operand
-from hypervisor.translator.unit import Link, Place, Site
+from hypervisor.translator.unit import Context, Link, Place, Site
 from isa.encoder import encode
 from isa.operands import GS, SEGMENTS, Immediate, Memory, Operand, Relative
 from isa.paravirt import SAVE_EAX, SAVE_ECX, Field
@@ -40,9 +40,9 @@ class UnitWriter(Writer):
 
     before_iret: bytes = LOAD_GS
 
-    def __init__(self, code_selector: int) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
-        self.code_selector = code_selector  #: the guest's CS
+        self.context = context
         self.data: bytearray = bytearray()  # type: ignore[assignment]
         self.places: dict[int, Place] = {}
         self.weightless: list[int] = []
