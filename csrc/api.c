@@ -235,6 +235,11 @@ void cpu_invalidate_page(Cpu *cpu, uint32_t linear) {
     tlb_drop_page(cpu, linear);
 }
 
+void cpu_set_watching(Cpu *cpu, int watching) {
+    cpu->unwatched = !watching;
+    tlb_refill(cpu);
+}
+
 void cpu_retire(Cpu *cpu, uint32_t eip) {
     cpu->state.eip = eip;
     cpu->state.tick++;

@@ -263,6 +263,9 @@ int cpu_walk(Cpu *cpu, uint32_t linear, uint32_t access, Walked *to);
    frames[p], and there is no memory from page `count` on, nor where frames[p] is 0xFFFFF. The
    caller keeps `frames`, and flushes the TLB after a change. NULL: physical is machine. */
 void cpu_set_frames(Cpu *cpu, const uint32_t *frames, uint32_t count);
+/* Whether stores of this CPU to watched pages are reported, as they are at first. A hypervisor's real
+   CPU need not: the shadow tables keep the guest from those pages. */
+void cpu_set_watching(Cpu *cpu, int watching);
 /* Retire an instruction that was done for the CPU: a tick, on to `eip`, and no shadow left. */
 void cpu_retire(Cpu *cpu, uint32_t eip);
 /* Carry a guest from one CPU to another: general registers, EIP, tick, TSC offset, debug registers,

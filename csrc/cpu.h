@@ -266,6 +266,7 @@ struct Cpu {
     bool single;           /* cpu_step runs */
     const u8 *inline_code; /* its code, until that is taken; or NULL */
     u32 inline_size, inline_length;
+    bool unwatched;            /* stores to watched pages are not reported */
     const u32 *frames; /* machine pages of a guest's physical pages, or NULL */
     u32 frame_count;
     Cpu *next; /* on the machine */

@@ -86,7 +86,7 @@ static void page_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value) {
         machine->dirty[address >> 12] = 1;
         *flags &= (u8)~PAGE_DIRTY_LOG;
     }
-    if (*flags & PAGE_WATCHED) {
+    if (*flags & PAGE_WATCHED && !cpu->unwatched) {
         cpu->exit.linear = linear;
         cpu->exit.address = address;
         cpu->exit.size = size;

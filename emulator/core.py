@@ -278,6 +278,10 @@ class Cpu:
         self._frames = frames  # the core keeps only a pointer
         lib.cpu_set_frames(self.pointer, frames, count)
 
+    def set_watching(self, watching: bool) -> None:
+        """Whether stores to watched pages are reported; csrc/api.h, cpu_set_watching."""
+        lib.cpu_set_watching(self.pointer, watching)
+
     def flush_tlb(self) -> None:
         """Forget all cached translations."""
         lib.cpu_flush_tlb(self.pointer)

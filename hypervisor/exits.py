@@ -103,6 +103,7 @@ def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
         return Outcome.RESUME
     if verdict is Verdict.TRACED:
         vm.count("traced store")
+        vm.technique.traced(vm, record)
         return vm.interpret("traced store")
     vm.count("guest page fault")
     vm.event = Event(record.vector, error, record.linear)

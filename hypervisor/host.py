@@ -32,6 +32,8 @@ class Host:
     def __init__(self, ram: str | int = "64M", guests: int = 1) -> None:
         self.memory = Memory(parse_size(ram) + guests * OVERHEAD)
         self.cpu = Cpu(self.memory.machine)
+        # The shadows keep it from pages that are watched; whoever it is let to is let by us.
+        self.cpu.set_watching(False)
         # Taken from the end: so a guest's frames run against its addresses, and code that took
         # one for the other would not get far.
         self._free = list(range(self.memory.size // PAGE))

@@ -76,6 +76,12 @@ class Monitor:
         entry = self._frames[linear & -PAGE] << 12 | rights
         self._memory.write(self._entry(linear), struct.pack("<I", entry))
 
+    def lend(self, linear: int, frame: int | None, *, writable: bool = False) -> None:
+        """Map a frame that is not ours, to ring 1; None: no more. Flush the TLB's entry after."""
+        rights = PRESENT | ACCESSED | DIRTY | (WRITABLE if writable else 0)
+        entry = 0 if frame is None else frame << 12 | rights
+        self._memory.write(self._entry(linear), struct.pack("<I", entry))
+
     def machine(self, linear: int) -> int:
         """The machine address of a linear address in the area."""
         return self._frames[linear & -PAGE] << 12 | linear & (PAGE - 1)

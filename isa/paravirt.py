@@ -58,7 +58,9 @@ FLAGS_BASE: Final = Field(
     "what PUSHF adds to the real EFLAGS beside the virtual IF: (virtual IOPL << 12) - 0x200",
 )  # fmt: skip
 
-FIELDS: Final = (IF_WORD, IF_FLAG, SAVE_EAX, SAVE_ECX, SAVE_FLAGS, SAVE_IF, FLAGS_BASE)
+SAVE_EDX: Final = Field("save_edx", VCPU_PAGE + 0x1014, 4, "EDX as it was when the site began")
+
+FIELDS: Final = (IF_WORD, IF_FLAG, SAVE_EAX, SAVE_ECX, SAVE_EDX, SAVE_FLAGS, SAVE_IF, FLAGS_BASE)
 
 #: The two images that are made of one source with equal layout: the one for a hypervisor, and its
 #: twin for the bare machine, which is what the first is compared with.

@@ -56,6 +56,7 @@ class Lost(Enum):
 
     EAX = "eax"  #: in SAVE_EAX
     ECX = "ecx"  #: in SAVE_ECX
+    EDX = "edx"  #: in SAVE_EDX
     ESP = "esp"  #: four bytes below where it was: add 4
     FLAGS = "flags"  #: SF ZF AF PF CF and OF, in SAVE_FLAGS
     IF = "if"  #: if_word, in SAVE_IF

@@ -29,7 +29,16 @@ from typing import Final
 
 from isa.decoder import decode
 from isa.errors import DecodeError, SiteError
-from isa.paravirt import HYPERVISOR, SAVE_EAX, SAVE_ECX, SAVE_FLAGS, SAVE_IF, VARIANTS, Field
+from isa.paravirt import (
+    HYPERVISOR,
+    SAVE_EAX,
+    SAVE_ECX,
+    SAVE_EDX,
+    SAVE_FLAGS,
+    SAVE_IF,
+    VARIANTS,
+    Field,
+)
 from isa.row import Row
 from isa.site_forms import (
     FORM_BY_NAME,
@@ -110,13 +119,15 @@ def put_back(step: Step, esp: int, eflags: int, read: Callable[[Field], int]) ->
     """What must be set for the guest to stand at its site's start, when it stands at a step.
 
     `esp` and `eflags` are the real ones, `read` reads the vCPU area. The keys are of `eax`, `ecx`,
-    `esp`, `eflags` and `if_word`.
+    `edx`, `esp`, `eflags` and `if_word`.
     """
     values: dict[str, int] = {}
     if Lost.EAX in step.lost:
         values["eax"] = read(SAVE_EAX)
     if Lost.ECX in step.lost:
         values["ecx"] = read(SAVE_ECX)
+    if Lost.EDX in step.lost:
+        values["edx"] = read(SAVE_EDX)
     if Lost.ESP in step.lost or step.released:
         lower = 4 if Lost.ESP in step.lost else 0
         values["esp"] = (esp + lower - step.released) & 0xFFFFFFFF

@@ -104,6 +104,10 @@ class ShadowPaging:
         self._memory = memory
         self._cpu = cpu
         self._monitor_table = monitor_table
+        #: Called when it changes which pages are traced, or for whom, or what shadows them.
+        self.on_tables: Callable[[], None] = lambda: None
+        #: Guest tables with stores that nobody reports, to entries that have no shadow.
+        self.unreported: set[int] = set()
         self.shares_monitor = False  #: some of the monitor's pages are in reach of ring 3
         self.fills = self.drops = 0  #: entries made, entries taken back
         self.report: Callable[[str], None] | None = None  #: wants to hear of every change, in words
@@ -141,6 +145,7 @@ class ShadowPaging:
             rights = PRESENT | WRITABLE | ACCESSED | (USER if self.shares_monitor else 0)
             self._store(table, DIRECTORY_INDEX, self._monitor_table << 12 | rights)
         if is_guests:
+            self.on_tables()
             self._of_page[key.page].add(table)
             self._protect(key.page)
         return table
@@ -246,6 +251,8 @@ class ShadowPaging:
         """Make the entries that follow, as far as the guest's need no accessed bit set."""
         if table.copy is None:
             return
+        if table.key.page in self.unreported:
+            self._recall(table)
         wanted = PRESENT | ACCESSED
         for at in range(index + 1, min(index + 1 + PREFETCH, ENTRIES)):
             entry = table.copy[at]
@@ -267,12 +274,33 @@ class ShadowPaging:
 
     def trace(self, page: int) -> None:
         """Have stores to a guest page interpreted and reported, for someone else's sake."""
+        if page not in self._others:
+            self.on_tables()
         self._others.add(page)
         self._protect(page)
 
     def is_traced(self, page: int) -> bool:
         """Are stores to a guest page reported?"""
         return page in self._traced
+
+    def refresh_unreported(self) -> None:
+        """All stores are reported again: see what has become of tables that had others."""
+        for page in self.unreported:
+            for table in self._of_page.get(page, ()):
+                self._recall(table)
+        self.unreported.clear()
+
+    def _recall(self, table: Table) -> None:
+        """See what the guest's table is now. Only entries without a shadow have changed."""
+        table.copy = array("I", self._memory.read(table.key.page << 12, PAGE))
+
+    def only_shadow(self, page: int) -> int | None:
+        """The machine page of the one shadow that a guest table has; None if there are more, or
+        none, or stores to it are reported to someone else too."""
+        tables = self._of_page.get(page, ())
+        if len(tables) != 1 or page in self._others:
+            return None
+        return next(iter(tables)).frame
 
     def _protect(self, page: int) -> None:
         if page in self._traced or self._memory.frame(page) == NO_FRAME:
@@ -335,6 +363,7 @@ class ShadowPaging:
 
     def _drop(self, table: Table) -> None:
         """Give up a whole shadow table or directory."""
+        self.on_tables()
         self._say("drop the %s at %08x", table.key.kind, table.key.page << 12 & 0xFFFF_FFFF)
         for index in list(table.writable):
             self._writers[table.writable[index]].discard((table, index))
@@ -351,6 +380,7 @@ class ShadowPaging:
 
     def clear(self) -> None:
         """Drop all shadows."""
+        self.on_tables()
         self._say("drop all")
         for table in list(self._tables.values()):
             self._host.free(table.frame)

@@ -65,6 +65,9 @@ class Technique:
         vm.steps += 1
         return vm.cpu.step()
 
+    def traced(self, vm: VirtualMachine, record: Any) -> None:
+        """A store to a traced page has faulted on the real CPU; it will be interpreted."""
+
     def gate(self, vm: VirtualMachine, low: int, high: int) -> tuple[int, int] | None:
         """What the shadow IDT has for a pass-through gate of the guest's; None: it cannot be."""
         del vm

@@ -9,6 +9,7 @@ is. Adams and Agesen (2006) is the model.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind, ffi
@@ -18,6 +19,7 @@ from hypervisor.outcome import Outcome
 from hypervisor.segments import BIG, CS, KERNEL_RING, SS
 from hypervisor.techniques.base import USER, Technique
 from hypervisor.translator import layout
+from hypervisor.translator.adaptive import Adaptive
 from hypervisor.translator.area import TranslatorArea
 from hypervisor.translator.builder import build, read_source
 from hypervisor.translator.cache import DEFAULT_BYTES, Cache
@@ -36,7 +38,8 @@ PAGE_FAULT: Final = 14
 SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})
 SOFTWARE: Final = int(EventKind.SOFTWARE)
 STI: Final = "sti"
-CONTROLS: Final = slice(ffi.offsetof("CpuState", "cr0"), ffi.offsetof("CpuState", "dr"))
+CONTROLS: Final = struct.Struct("=4I")  #: CR0, CR2, CR3, CR4 as CpuState has them
+CONTROLS_AT: Final = ffi.offsetof("CpuState", "cr0")
 
 
 class Translate(Technique):
@@ -45,8 +48,11 @@ class Translate(Technique):
     name: ClassVar[str] = "translate"
     own_vector: ClassVar[int | None] = layout.OWN_VECTOR
 
-    def __init__(self, *, user: bool = False, cache_bytes: int = DEFAULT_BYTES) -> None:
-        self.user = user
+    def __init__(
+        self, *, user: bool = False, adaptive: bool = True, cache_bytes: int = DEFAULT_BYTES
+    ) -> None:
+        self.user = user  #: ring 3 is translated too
+        self.adaptive = adaptive  #: stores that keep faulting are translated anew
         self.kernel_in_ring_1 = not user  # else INT is translated too
         self._cache_bytes = cache_bytes
 
@@ -56,12 +62,14 @@ class Translate(Technique):
         self._cache = Cache(vm.host, vm.monitor, self._cache_bytes, user=user)
         self._area = vm.world.area = TranslatorArea(vm, self._cache, user=user)
         self._coherence = Coherence(vm, self._cache)
+        self._adaptive = Adaptive(vm, self._cache)
+        vm.paging.on_tables = self._adaptive.clear
         self._space = self._cache.space(Context(False, 0, 0, 0))
         self._gates: dict[int, Unit] = {}  #: by EIP of the handler
         self._cache.on_lost_gate = lambda: vm.gates.close()
         self._waiting: Link | None = None  #: wants to lead to the unit that is entered next
         self._registers = ffi.buffer(vm.cpu.state)
-        self._controls = b""
+        self._controls = 0, 0, 0
         self._reserve_segments(vm)
 
     def _reserve_segments(self, vm: VirtualMachine) -> None:
@@ -77,17 +85,26 @@ class Translate(Technique):
                 GS: [layout.AREA_SELECTOR | ring, *area],
             }
 
+    def traced(self, vm: VirtualMachine, record: Any) -> None:
+        if self.adaptive and vm.in_kernel:
+            unit = self._cache.unit_at(record.eip)
+            eip = unit.places[record.eip - unit.start].eip
+            self._adaptive.faulted(eip, record.linear, unit)
+
     def written(self, vm: VirtualMachine, page: int) -> None:
         del vm
+        self._adaptive.clear()
         self._coherence.written(page)
         self._coherence.check()
         self._area.forget()
 
     def _check_controls(self) -> None:
         """Code may be elsewhere after a change of CR0, CR3 or CR4."""
-        now = self._registers[CONTROLS]
+        cr0, _, cr3, cr4 = CONTROLS.unpack_from(self._registers, CONTROLS_AT)
+        now = cr0, cr3, cr4
         if now != self._controls:
             self._controls = now
+            self._adaptive.clear()
             self._coherence.check()
 
     def forget(self, vm: VirtualMachine) -> None:
@@ -95,6 +112,7 @@ class Translate(Technique):
         self._cache.clear()
         self._space = self._cache.space(self._space.context)
         self._coherence.forget()
+        self._adaptive.forget()
         self._area.forget()
 
     # -- where the guest goes on -----------------------------------------------------------------
@@ -103,16 +121,16 @@ class Translate(Technique):
         state = vm.cpu.state
         if state.cpl == USER and not self.user:
             return True
-        waiting, self._waiting = self._waiting, None
-        if state.eflags & EFLAGS_TF or state.dr[7] & DR7_ENABLED:
-            return False  # each instruction is watched
-        stack, code = state.seg[SS], state.seg[CS]
-        if not stack.attributes & BIG or (stack.base and self._coherence.mixed):
+        if not self._can_translate(state):
+            self._adaptive.clear()
             return False
+        waiting, self._waiting = self._waiting, None
+        code = state.seg[CS]
         self._check_controls()
         context = Context(state.cpl == USER, code.selector, code.base, code.limit, self.user)
         if context != self._space.context:
             self._space = self._cache.space(context)
+        self._adaptive.before_entry()
         entry = self._entry(vm, state.eip)
         if entry is None:
             return False
@@ -120,6 +138,13 @@ class Translate(Technique):
         if waiting is not None and waiting.eip == state.eip and waiting.unit.start:
             self._cache.chain(waiting)
         return True
+
+    def _can_translate(self, state: Any) -> bool:
+        """Not while each instruction is watched, nor with a stack that translations cannot use."""
+        if state.eflags & EFLAGS_TF or state.dr[7] & DR7_ENABLED:
+            return False
+        stack = state.seg[SS]
+        return bool(stack.attributes & BIG) and not (stack.base and self._coherence.mixed)
 
     def _entry(self, vm: VirtualMachine, eip: int) -> int | None:
         """Where the translation of an EIP is entered; None if nothing can be fetched there."""
@@ -138,7 +163,7 @@ class Translate(Technique):
         unit = self._cache.wake(space, eip, source.pages)
         if unit is None:
             checked = not self._coherence.mixed.isdisjoint(source.pages)
-            unit = build(source, space.context, eip, checked)
+            unit = build(source, space.context, eip, checked, self._adaptive.sites)
             if unit is None:
                 return None
             self._cache.add(unit, space)
@@ -178,6 +203,8 @@ class Translate(Technique):
                 return self._exchange(vm)
             if place.check:
                 return self._changed(vm, record)
+            if place.revert:
+                return self._revert(vm, record, place)
             return self._call_out(vm, place)
         if place.check:
             return self._check_faulted(vm, record)
@@ -238,11 +265,20 @@ class Translate(Technique):
                 return Outcome.RESUME
         return self._changed(vm, record)
 
+    def _revert(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome:
+        """An adaptive store that writes to no table any more."""
+        vm.counts["translation: reverted"] += 1
+        vm.world.leave()
+        self._adaptive.revert(place.eip, self._cache.unit_at(record.eip))
+        return Outcome.RESUME
+
     def _call_out(self, vm: VirtualMachine, place: Place) -> Outcome:
         """The guest's instruction is the hypervisor's to execute."""
         site = place.site
         assert site is not None
         vm.count(site.name)
+        if site.row is None or site.row.privilege == "cpl0":
+            self._adaptive.clear()  # CR3 loads and INVLPG are among these
         emulate = EMULATED.get(site.name)
         if emulate is not None and site.row is not None and not place.lost and vm.in_kernel:
             end = vm.record.eip + INT_LENGTH

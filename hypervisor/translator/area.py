@@ -15,7 +15,7 @@ from hypervisor.segments import Segment
 from hypervisor.translator import gate, layout
 from hypervisor.vcpu_area import VcpuArea
 from hypervisor.world import RING_AND_SEGMENTS, TABLES_AND_CONTROLS, USER
-from isa.operands import CS, EAX, ECX, ESP, GS, SS
+from isa.operands import CS, EAX, ECX, EDX, ESP, GS, SS
 from isa.paravirt import FIELDS, SAVE_EAX, SAVE_ECX
 from isa.site_forms import Step
 from isa.sites import put_back
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NULL_SELECTORS: Final = 4
 HALF: Final = struct.Struct("<H")
-_NAMES: Final = {"eax": EAX, "ecx": ECX, "esp": ESP}
+_NAMES: Final = {"eax": EAX, "ecx": ECX, "edx": EDX, "esp": ESP}
 assert GENERAL[ESP] == "esp"
 
 

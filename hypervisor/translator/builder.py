@@ -8,11 +8,13 @@ arrives, and then the virtual CPU raises it.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.translator.check import MOST_CHECKED, ends_checked, write_check
 from hypervisor.translator.forms import ENDS, FLAT_LIMIT, form_of
+from hypervisor.translator.stores import can_adapt, translate_store
 from hypervisor.translator.transfers import write_head
 from hypervisor.translator.unit import Context, Site, Unit
 from hypervisor.translator.writer import UnitWriter
@@ -57,23 +59,39 @@ def _read(vm: VirtualMachine, linear: int, size: int) -> tuple[int, bytes] | Non
     return page, vm.host.memory.read(machine, size)
 
 
-def build(source: Source, context: Context, eip: int, checked: bool = False) -> Unit | None:
-    """The unit that begins at an EIP; None if CS or memory ends within its first instruction."""
-    first = _Build(source, context, eip, checked)
+def build(
+    source: Source,
+    context: Context,
+    eip: int,
+    checked: bool = False,
+    adaptive: Set[int] = frozenset(),
+) -> Unit | None:
+    """The unit that begins at an EIP; None if CS or memory ends within its first instruction.
+
+    checked: it is one that checks itself. adaptive: EIPs of stores that are to be adaptive.
+    """
+    first = _Build(source, context, eip, checked, adaptive)
     if not first.inside:
         return None
     if not checked:
         return first.finish()
     # Now that it is known how far the source goes, once more, with the check before it.
-    return _Build(source, context, eip, True, first.code).finish()
+    return _Build(source, context, eip, True, adaptive, first.code).finish()
 
 
 class _Build:
     """A unit being made."""
 
     def __init__(
-        self, source: Source, context: Context, eip: int, checked: bool, expected: bytes = b""
+        self,
+        source: Source,
+        context: Context,
+        eip: int,
+        checked: bool,
+        adaptive: Set[int],
+        expected: bytes = b"",
     ) -> None:
+        self._adaptive = adaptive
         self._source, self._eip, self._checked = source, eip, checked
         self._writer = w = UnitWriter(context)
         write_head(w, eip)
@@ -106,7 +124,10 @@ class _Build:
                 self._size = min(self._size + MAXIMUM_LENGTH, len(source.code))
                 return False
             w.begin(Site(eip, instruction.bytes, instruction.row))
-            form_of(instruction, w.context)(w, instruction)
+            if eip in self._adaptive and can_adapt(instruction):
+                translate_store(w, instruction)
+            else:
+                form_of(instruction, w.context)(w, instruction)
             self._size += instruction.length
             if instruction.row.id in ENDS:
                 return False
@@ -131,6 +152,7 @@ class _Build:
             inside=self.inside,
             links=tuple(w.links),
             checked=self._checked,
+            adaptive=frozenset(self._adaptive & self.inside.keys()),
         )
 
 

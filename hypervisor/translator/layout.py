@@ -23,12 +23,20 @@ from isa.paravirt import VCPU_AREA_BYTES, VCPU_PAGE, Field
 
 PAGE: Final = 4096
 CODE: Final = MONITOR + 0x40000
-MOST_CODE: Final = 0x280000  #: bytes of cache that there is room for
-AREA: Final = MONITOR + 0x300000
+MOST_CODE: Final = 0x240000  #: bytes of cache that there is room for
+AREA: Final = MONITOR + 0x2C0000
 TARGET_BITS: Final = 16  #: of an EIP, that choose its entry in TARGETS
 TARGETS_BYTES: Final = 4 << TARGET_BITS
 KERNEL_TARGETS: Final = AREA + VCPU_AREA_BYTES
 USER_TARGETS: Final = KERNEL_TARGETS + TARGETS_BYTES
+#: Pages of tables that adaptive stores may write (stores.py), by the low bits of their linear page:
+#: ALIASES says which they are, WINDOWS has them, SHADOWS their shadows, read-only.
+WINDOW_COUNT: Final = 64
+ALIASES: Final = USER_TARGETS + TARGETS_BYTES
+WINDOWS: Final = ALIASES + PAGE
+SHADOWS: Final = WINDOWS + WINDOW_COUNT * PAGE
+AREA_END: Final = SHADOWS + WINDOW_COUNT * PAGE
+assert CODE + MOST_CODE <= AREA < AREA_END <= 1 << 32
 #: Selectors of the shadow GDT; the RPL is that of the ring.
 AREA_SELECTOR: Final = 0xFFE0
 CODE_SELECTORS: Final = {KERNEL_RING: 0xFFE8, USER: 0xFFD8}
@@ -43,8 +51,8 @@ def _memory(ring: int) -> int:
 
 def area_segment(ring: int) -> Segment:
     """The GS of translations, down to a ring."""
-    size = VCPU_AREA_BYTES + 2 * TARGETS_BYTES
-    return Segment(_memory(ring) | segments.WRITABLE, AREA, size - 1)
+    kind = _memory(ring) | segments.WRITABLE | segments.GRANULARITY
+    return Segment(kind, AREA, AREA_END - AREA - 1)
 
 
 def code_segment(ring: int, size: int) -> Segment:
@@ -71,7 +79,11 @@ TR_SELECTOR: Final = _word(4, "tr_selector", "the guest's TR")
 CONTROL: Final = {
     number: _word(5 + number, f"cr{number}", f"the guest's CR{number}") for number in (0, 2, 3, 4)
 }
+PATIENCE: Final = _word(
+    10, "patience", "how many adaptive stores in a row may still find no alias; less than 0: none"
+)
 OWN_FIELDS: Final = (
+    PATIENCE,
     GS_SELECTOR, GS_NEGATED, SS_SELECTOR, LDTR_SELECTOR, TR_SELECTOR, *CONTROL.values()
 )  # fmt: skip
 NO_SELECTOR: Final = 0x10000  #: equal to none

@@ -86,6 +86,7 @@ class Place(NamedTuple):
     link: Link | None = None  #: a stub's
     target: bool = False  #: EIP is what EAX holds, and EAX and ECX are saved
     gate: bool = False  #: within gate.py's exchange of GS
+    revert: bool = False  #: an adaptive store that has no use any more
     check: bool = False  #: within the check of a unit that checks itself (check.py)
 
 
@@ -104,6 +105,7 @@ class Unit:
     inside: dict[int, int]  #: guest EIP of each instruction -> offset where it begins
     links: tuple[Link, ...]
     is_gate: bool = False  #: it is what a gate leads to, and of no code of the guest's
+    adaptive: frozenset[int] = frozenset()  #: EIPs of its stores that have become adaptive
     checked: bool = False  #: it looks whether its source has changed, each time
     start: int = 0  #: linear address in the cache; 0: not there (any more)
     incoming: list[Link] = field(default_factory=list)
