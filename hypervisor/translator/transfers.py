@@ -30,7 +30,7 @@ from hypervisor.translator.writer import (
     encoded,
 )
 from isa.encoder import encode
-from isa.operands import ECX, ESP, GENERAL, Immediate, Memory, Operand, Relative
+from isa.operands import EAX, ECX, ESP, GENERAL, Immediate, Memory, Operand, Relative
 from isa.paravirt import SAVE_EAX, SAVE_ECX
 from isa.site_forms import Lost
 
@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 SHORT_JUMP: Final = 2  #: bytes
 _BOTH: Final = (Lost.EAX, Lost.ECX)
+#: Their displacement or immediate is to be filled in.
+_COMPARE: Final = encoded("lea", R_ECX, Memory(EAX, None, 1, 0, displacement_size=32))
+_PUSH: Final = encoded("push", Immediate(0, 0, full=True))
+_WORD: Final = 4
+
+
+def _with_last_word(code: bytes, value: int) -> bytes:
+    return code[:-_WORD] + (value & 0xFFFF_FFFF).to_bytes(_WORD, "little")
 
 
 def write_head(w: UnitWriter, eip: int) -> None:
@@ -49,7 +57,7 @@ def write_head(w: UnitWriter, eip: int) -> None:
         w.weightless.append(len(w.data))
         w.data += code
 
-    glue(encoded("lea", R_ECX, Memory(0, None, 1, -eip & 0xFFFF_FFFF, displacement_size=32)))
+    glue(_with_last_word(_COMPARE, -eip))
     here = SHORT_JUMP + len(CALL_OUT)
     glue(encode("jecxz", (Relative(here, 8),)).data)
     glue(CALL_OUT)
@@ -72,7 +80,7 @@ def _save(w: UnitWriter) -> None:
 
 
 def _push(w: UnitWriter, value: int, *lost: Lost) -> None:
-    w.do("push", Immediate(value, 0, full=True), lost=lost)
+    w.step(_with_last_word(_PUSH, value), lost)
 
 
 def _target(instruction: Instruction) -> int:
