@@ -65,6 +65,9 @@ CONTROLS: Final = ("cr0", "cr2", "cr3", "cr4")
 _HEAD: Final = struct.Struct("=16I")
 #: What a port exit needs of it: port, size, count, value.
 _PORT: Final = struct.Struct("=16xIII8xI")
+#: What an event's handlers need of it: EIP, vector and kind; row, length, EIP and error code.
+_EVENT: Final = struct.Struct("=12xI24xI8xI")
+_FAULT: Final = struct.Struct("=4xIII28xI")
 
 
 # NamedTuples: to make a frozen dataclass takes four times as long, a millisecond at every start.
@@ -152,6 +155,24 @@ class Cpu:
         self.port_access: Callable[[], tuple[int, int, int, int]] = partial(
             _PORT.unpack_from, self._head
         )
+        #: EIP, vector and kind of an event exit.
+        self.event: Callable[[], tuple[int, int, int]] = partial(_EVENT.unpack_from, self._head)
+        #: Row, length, EIP and error code of an exception's.
+        self.fault: Callable[[], tuple[int, int, int, int]] = partial(
+            _FAULT.unpack_from, self._head
+        )
+
+    def field(self, name: str) -> memoryview:
+        """A field of the state as an array of its numbers, or of its one number.
+
+        An element of it takes half as long as an attribute of `state`: for what every exit needs.
+        Good as long as the CPU lives.
+        """
+        kind = dict(ffi.typeof("CpuState").fields)[name].type
+        number = kind.item if kind.kind == "array" else kind
+        start = ffi.offsetof("CpuState", name)
+        found = memoryview(ffi.buffer(self.state))[start : start + ffi.sizeof(kind)]
+        return found.cast("Q" if ffi.sizeof(number) == 8 else "I")
 
     def reset(self) -> None:
         """Put the CPU in the state in which a multiboot loader enters a kernel."""

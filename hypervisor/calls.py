@@ -10,7 +10,8 @@ techniques/paravirt.py for how they get here.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emulator.clock import TICKS_PER_SECOND
 from emulator.core import GENERAL, Access
@@ -18,7 +19,7 @@ from emulator.loader import HOLE
 from hypervisor import segments
 from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
 from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION
-from hypervisor.outcome import Outcome
+from hypervisor.outcome import RESUME, STOP, Outcome
 from isa.cost import EVENT_CYCLES
 
 if TYPE_CHECKING:
@@ -42,38 +43,55 @@ class Refused(Exception):
     """A call that was not made; `args[0]` is what the guest gets."""
 
 
+class Call(NamedTuple):
+    """A row of the table, as one virtual machine has it."""
+
+    reason: str  #: what its exit is counted as
+    handler: Callable[..., int]
+    places: tuple[int, ...]  #: of its arguments among the general registers
+
+
+UNKNOWN: Final = Call("hypercall: unknown", lambda: ENOSYS, ())
+
+
 class Hypercalls:
     """The hypercalls of one virtual machine."""
 
     def __init__(self, vm: VirtualMachine) -> None:
         self._vm = vm
-        self._handlers = [(getattr(self, call.handler), len(call.arguments)) for call in HYPERCALLS]
-        self._reasons = [f"hypercall: {call.name}" for call in HYPERCALLS]
+        self._calls = {
+            call.number: Call(
+                f"hypercall: {call.name}",
+                getattr(self, call.handler),
+                ARGUMENTS[: len(call.arguments)],
+            )
+            for call in HYPERCALLS
+        }
+        self._register = vm.gpr.__getitem__
 
-    def reason(self, number: int) -> str:
-        """What the exit for a call is counted as."""
-        return self._reasons[number] if number < len(self._reasons) else "hypercall: unknown"
+    def make(self, number: int, end: int) -> Outcome:
+        """Make and count the call that the guest's registers ask for; its result goes to EAX.
 
-    def make(self, number: int) -> Outcome:
-        """Make the call that the guest's registers ask for; its result goes to EAX."""
+        end: EIP after the instruction that asks, which retires first.
+        """
         vm = self._vm
-        registers = vm.real.gpr
-        result = self._result(number, registers)
-        if not vm.world.entered:
-            registers = vm.cpu.state.gpr
+        call = self._calls.get(number, UNKNOWN)
+        vm.counts[call.reason] += 1
+        vm.retire(end)
+        result = self._result(call, self._register)
+        registers = vm.gpr if vm.world.entered else vm.cpu.state.gpr
         registers[EAX] = result & 0xFFFF_FFFF
-        return Outcome.STOP if vm.stopped else Outcome.RESUME
+        return STOP if vm.stopped else RESUME
 
-    def _result(self, number: int, registers: Any) -> int:
-        """Make a call with arguments from registers, in the core's order."""
-        if number >= len(self._handlers):
-            return ENOSYS
-        handler, count = self._handlers[number]
+    @staticmethod
+    def _result(call: Call, register: Callable[[int], int]) -> int:
+        """Make a call with arguments from registers, which are numbered as the core does."""
+        places = call.places
         try:
-            result: int = handler(*[registers[place] for place in ARGUMENTS[:count]])
+            return call.handler(*[register(place) for place in places] if places else ())
         except Refused as refused:
-            result = refused.args[0]
-        return result
+            result: int = refused.args[0]
+            return result
 
     # -- guest memory ------------------------------------------------------------------------------
 
@@ -162,8 +180,9 @@ class Hypercalls:
             raise Refused(EINVAL)
         batch = list(CALL.iter_unpack(self._read(calls, count * CALL.size)))
         for done, (number, *arguments, _) in enumerate(batch):
-            registers = dict(zip(ARGUMENTS, arguments, strict=True))
-            result = EINVAL if number == MULTICALL else self._result(number, registers)
+            register = dict(zip(ARGUMENTS, arguments, strict=True)).__getitem__
+            call = self._calls.get(number, UNKNOWN)
+            result = EINVAL if number == MULTICALL else self._result(call, register)
             place = calls + done * CALL.size + CALL.size - 4
             self._write(place, (result & 0xFFFF_FFFF).to_bytes(4, "little"))
             if self._vm.stopped or self._vm.turn_ended:

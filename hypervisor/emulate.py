@@ -9,12 +9,14 @@ does with all that has a condition: debug traps, user mode, operands that need t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emulator.core import EFLAGS_IF, GENERAL, SEGMENTS
 from hypervisor import segments
 from isa.cost import EVENT_CYCLES, INSTRUCTION_CYCLES
 from isa.row import Row
+from isa.table import ROWS
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -45,11 +47,25 @@ MOD_AND_REG: Final = 0xF8  #: of a ModRM byte
 INVLPG_BY_REGISTER: Final = 7 << 3
 NO_BASE: Final = (4, 5)  #: r/m that mean a SIB byte, or a displacement
 ACCUMULATOR_MASK: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF}
+#: How many places are remembered.
+MOST_TRAPPED: Final = 4096
+
+
+def trapped_at(vm: VirtualMachine, row: int, length: int, eip: int) -> Trapped:
+    """What has trapped; kept by place, for a kernel traps at the same ones again and again."""
+    place = eip, length, row
+    found = vm.trapped.get(place)
+    if found is None:
+        if len(vm.trapped) == MOST_TRAPPED:
+            vm.trapped.clear()
+        code = partial(vm.code_at, eip, length)
+        found = vm.trapped[place] = Trapped(ROWS[row], length, eip + length & 0xFFFF_FFFF, code)
+    return found
 
 
 def _is_plain(vm: VirtualMachine) -> bool:
     """No debug trap is owed after the instruction, and none held off."""
-    return not vm.real.eflags & (EFLAGS_TF | EFLAGS_RF) and not vm.real.dr[7] & DR7_ENABLED
+    return not vm.flags[0] & (EFLAGS_TF | EFLAGS_RF) and not vm.dr[7] & DR7_ENABLED
 
 
 def _port_access(vm: VirtualMachine, trapped: Trapped) -> tuple[int, int] | None:
@@ -58,7 +74,7 @@ def _port_access(vm: VirtualMachine, trapped: Trapped) -> tuple[int, int] | None
     by_dx, size = "DX" in operands, 1 if "AL" in operands else 4
     plain = 1 if by_dx else 2
     if by_dx and length == plain:  # nearly all of them
-        return vm.real.gpr[EDX] & 0xFFFF, size
+        return vm.gpr[EDX] & 0xFFFF, size
     code = trapped.code()
     if len(code) != length or length > plain + 1:
         return None
@@ -66,7 +82,7 @@ def _port_access(vm: VirtualMachine, trapped: Trapped) -> tuple[int, int] | None
         if code[0] != OPERAND_SIZE:
             return None
         size = min(size, 2)
-    return vm.real.gpr[EDX] & 0xFFFF if by_dx else code[-1], size
+    return vm.gpr[EDX] & 0xFFFF if by_dx else code[-1], size
 
 
 def emulate_out(vm: VirtualMachine, trapped: Trapped) -> bool:
@@ -75,8 +91,8 @@ def emulate_out(vm: VirtualMachine, trapped: Trapped) -> bool:
     if access is None or not _is_plain(vm):
         return False
     port, size = access
-    vm.board.clock.now = vm.real.tick
-    vm.board.bus.port_write(port, size, vm.real.gpr[EAX] & ACCUMULATOR_MASK[size])
+    vm.board.clock.now = vm.real_tick[0]
+    vm.board.bus.port_write(port, size, vm.gpr[EAX] & ACCUMULATOR_MASK[size])
     vm.emulated_cycles += ACCESS_CYCLES
     vm.retire(trapped.end)
     vm.check_power()
@@ -89,10 +105,10 @@ def emulate_in(vm: VirtualMachine, trapped: Trapped) -> bool:
     if access is None or not _is_plain(vm):
         return False
     port, size = access
-    vm.board.clock.now = vm.real.tick
+    vm.board.clock.now = vm.real_tick[0]
     mask = ACCUMULATOR_MASK[size]
     value = vm.board.bus.port_read(port, size) & mask
-    vm.real.gpr[EAX] = vm.real.gpr[EAX] & ~mask & 0xFFFF_FFFF | value
+    vm.gpr[EAX] = vm.gpr[EAX] & ~mask & 0xFFFF_FFFF | value
     vm.emulated_cycles += ACCESS_CYCLES
     vm.retire(trapped.end)
     return True
@@ -135,7 +151,7 @@ def emulate_invlpg(vm: VirtualMachine, trapped: Trapped) -> bool:
     ):
         return False
     vm.emulated_cycles += INVLPG_CYCLES
-    vm.cpu.invalidate_page((segment.base + vm.real.gpr[code[2] & 7]) & 0xFFFF_FFFF)
+    vm.cpu.invalidate_page((segment.base + vm.gpr[code[2] & 7]) & 0xFFFF_FFFF)
     vm.retire(trapped.end)
     return True
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import EventKind, ExitReason
 from hypervisor.descriptors import TABLE_INDICATOR
-from hypervisor.emulate import EMULATED, Trapped
+from hypervisor.emulate import EMULATED, trapped_at
 from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import MONITOR
-from hypervisor.outcome import Event, Outcome
+from hypervisor.outcome import REFLECT, RESUME, STOP, Event, Outcome
 from isa.exceptions import EXCEPTIONS
 from isa.table import ROWS
 
@@ -46,13 +46,13 @@ Handler = Callable[["VirtualMachine"], Outcome]
 def _resume(vm: VirtualMachine) -> Outcome:
     """Nothing happened to the guest: the run loop looks at the time."""
     del vm
-    return Outcome.RESUME
+    return RESUME
 
 
 def _trace(vm: VirtualMachine) -> Outcome:
     """The real CPU's records want to be taken before it goes on."""
     vm.drain_trace()
-    return Outcome.RESUME
+    return RESUME
 
 
 def _event(vm: VirtualMachine) -> Outcome:
@@ -73,7 +73,7 @@ def _software_interrupt(vm: VirtualMachine) -> Outcome:
         vm.world.leave()
         if vm.gates.open(vm.record.vector):
             vm.count("gate opened")
-            return Outcome.RESUME
+            return RESUME
     vm.count("int")
     vm.rescued["int", SHADOW_IDT] += 1
     return vm.interpret("int")
@@ -84,7 +84,7 @@ def _exception(vm: VirtualMachine, record: Any) -> Outcome:
     error = record.error if record.has_error else None
     vm.count(EXCEPTIONS[record.vector].mnemonic)
     vm.event = Event(record.vector, error)
-    return Outcome.REFLECT
+    return REFLECT
 
 
 def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
@@ -100,14 +100,14 @@ def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
     if verdict is Verdict.HIDDEN:
         vm.count("hidden page fault")
         vm.refresh_paging()
-        return Outcome.RESUME
+        return RESUME
     if verdict is Verdict.TRACED:
         vm.count("traced store")
         vm.technique.traced(vm, record)
         return vm.interpret("traced store")
     vm.count("guest page fault")
     vm.event = Event(record.vector, error, record.linear)
-    return Outcome.REFLECT
+    return REFLECT
 
 
 def _protection(vm: VirtualMachine, record: Any) -> Outcome:
@@ -116,31 +116,30 @@ def _protection(vm: VirtualMachine, record: Any) -> Outcome:
     What the guest's own state makes of the instruction is for the virtual CPU to say; if that
     faults too, it delivers the fault.
     """
-    selector = record.error & ~(ERROR_EXTERNAL | ERROR_IDT)
-    mnemonic = ROWS[record.row].mnemonic if record.length else "fetch"
-    if selector and not record.error & ERROR_IDT:
+    del record
+    row, length, eip, error = vm.read_fault()
+    selector = error & ~(ERROR_EXTERNAL | ERROR_IDT)
+    mnemonic = ROWS[row].mnemonic if length else "fetch"
+    if selector and not error & ERROR_IDT:
         vm.rescued[mnemonic, SHADOW_LDT if selector & TABLE_INDICATOR else SHADOW_GDT] += 1
         if vm.descriptors.fill(selector):
             vm.count("descriptor load")
-            return Outcome.RESUME
+            return RESUME
     vm.count(mnemonic)
     emulate = EMULATED.get(mnemonic)
-    if emulate is not None and vm.in_kernel:
-        eip, length = record.eip, record.length
-        trapped = Trapped(ROWS[record.row], length, eip + length, lambda: vm.code_at(eip, length))
-        if emulate(vm, trapped):
-            return Outcome.RESUME
+    if emulate is not None and vm.in_kernel and emulate(vm, trapped_at(vm, row, length, eip)):
+        return RESUME
     return vm.interpret(mnemonic)
 
 
 def _unsupported(vm: VirtualMachine) -> Outcome:
     vm.stop_unsupported()
-    return Outcome.STOP
+    return STOP
 
 
 def _requested(vm: VirtualMachine) -> Outcome:
     vm.stop_requested()
-    return Outcome.STOP
+    return STOP
 
 
 #: What serves each exit of the real CPU.

@@ -8,12 +8,12 @@ changes in the shadows. A run without -d never loads this.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.errors import MachineError
 from emulator.trace import KINDS, Tracer
+from hypervisor.outcome import Counts
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -24,7 +24,7 @@ MMU: Final = "mmu"
 OWN_KINDS: Final = (EXITS, MMU)
 
 
-class TracedCounts(Counter[str]):
+class TracedCounts(Counts):
     """Exits by reason; each is reported when it is counted."""
 
     def __init__(self, report: Callable[[str], None]) -> None:

@@ -25,13 +25,14 @@ from emulator.machine import Machine, TraceSink
 from emulator.memory import Memory
 from emulator.result import Result, Stop
 from hypervisor.descriptors import Descriptors
+from hypervisor.emulate import Trapped
 from hypervisor.exits import EXITS
 from hypervisor.gates import Gates
 from hypervisor.guest_memory import GuestMemory
 from hypervisor.host import Host
 from hypervisor.memory import choose_memory, find_memory
 from hypervisor.monitor import Monitor
-from hypervisor.outcome import Event, Outcome
+from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
 from hypervisor.segments import CS
 from hypervisor.techniques import find_technique
 from hypervisor.techniques.base import Technique
@@ -72,18 +73,27 @@ class VirtualMachine(Machine):
         self.mmu = choose_memory(mmu, self.technique)
         self.host = Host(ram) if host is None else host
         self.real = self.host.cpu.state
+        # Fields of it that every exit needs, the real CPU's as well.
+        self.gpr, self.dr, self.flags, self.real_tick, self._real_cpl = map(
+            self.host.cpu.field, ("gpr", "dr", "eflags", "tick", "cpl")
+        )
         self.record = self.host.cpu.record  #: of the real CPU's last exit
+        self.read_fault = self.host.cpu.fault  #: what it says of an exception
         self._run_real = self.host.cpu.run
+        #: The instruction that the real CPU could not execute is done; the next one's EIP, which
+        #: must be below 2**32.
+        self.retire = self.host.cpu.retire
         #: System calls may go to the guest's handler without an exit.
         self.passes_gates = gates and self.technique.kernel_in_ring_1
         self.turn_ended = False
         self._instead = b"", 0  #: what is interpreted instead of the instruction at EIP
         self.event = Event(0)  #: what a handler wants reflected
-        self.counts: Counter[str] = Counter()  #: exits of the real CPU, by reason
+        self.counts = Counts()  #: exits of the real CPU, by reason
         self.interpreted: Counter[str] = Counter()  #: instructions the virtual CPU took, by reason
         #: What would not have exited but for a structure of ours: (mnemonic, structure).
         self.rescued: Counter[tuple[str, str]] = Counter()
         self.reflected = 0  #: exceptions of the real CPU that were the guest's own
+        self.trapped: dict[tuple[int, int, int], Trapped] = {}  #: by place; emulate.py's
         self.emulated_cycles = 0  #: machine time of instructions that emulate.py has done
         self.steps = 0  #: instructions, or iterations of a repeat, that the virtual CPU took
         super().__init__(ram, **options)
@@ -95,6 +105,9 @@ class VirtualMachine(Machine):
         memory = GuestMemory(self.host, ram)
         cpu = self.cpu = Cpu(self.host.memory.machine)
         cpu.set_frames(memory.frames, memory.count)
+        self._tick, self._interrupt_line, self._cpl = map(
+            cpu.field, ("tick", "interrupt_line", "cpl")
+        )
         self.guest_page = memory.guest_page
         self.monitor = Monitor(self.host)
         paging = find_memory(self.mmu)
@@ -153,13 +166,13 @@ class VirtualMachine(Machine):
 
     def _run_virtual(self, until: int) -> int:
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
-        state, clock = self.cpu.state, self.board.clock
+        tick, clock = self._tick, self.board.clock
         run_to_exit = self._run_to_exit if self._tracer is None else self._run_traced_to_exit
         while True:
             reason = run_to_exit(until)
             if reason != DEADLINE or self._stop is not None:
                 return reason
-            now = state.tick
+            now = tick[0]
             # A device may want to be woken earlier than anyone knew when `until` was chosen.
             if now >= until or clock.next_tick < until:
                 return reason
@@ -167,7 +180,7 @@ class VirtualMachine(Machine):
     def _run_to_exit(self, until: int) -> int:
         """Run to the next exit of either CPU, and serve it if it is the real one's."""
         state, world = self.cpu.state, self.world
-        if state.interrupt_line:
+        if self._interrupt_line[0]:
             if world.area is not None:
                 world.leave()  # the virtual IF is the guest's to change
             if state.eflags & EFLAGS_IF:
@@ -178,12 +191,13 @@ class VirtualMachine(Machine):
         if not world.entered and not self._may_enter():
             return self.technique.step(self, until) if self._stop is None else DEADLINE
         until = self.technique.limit(self, until)
-        world.enter()
+        if not world.entered:
+            world.enter()
         outcome = EXITS[self._run_real(until)](self)
-        if outcome is Outcome.REFLECT:
+        if outcome is REFLECT:
             self._reflect()
         if world.entered:
-            state.tick = self.real.tick
+            self._tick[0] = self.real_tick[0]
         return DEADLINE
 
     def _may_enter(self) -> bool:
@@ -210,8 +224,8 @@ class VirtualMachine(Machine):
     @property
     def in_kernel(self) -> bool:
         """Is the guest at virtual CPL 0?"""
-        cpl: int = self.real.cpl if self.world.entered else self.cpu.state.cpl
-        return cpl != 3
+        cpl = self._real_cpl if self.world.entered else self._cpl
+        return cpl[0] != 3
 
     def page_of(self, linear: int) -> int | None:
         """The guest page at a linear address of the guest's; None if there is none."""
@@ -240,11 +254,7 @@ class VirtualMachine(Machine):
             if why == DEADLINE:
                 break
         self._instead = b"", 0
-        return Outcome.RESUME if self._stop is None else Outcome.STOP
-
-    def retire(self, end: int) -> None:
-        """The instruction that the real CPU could not execute is done; `end` is the next's EIP."""
-        self.host.cpu.retire(end & 0xFFFF_FFFF)
+        return RESUME if self._stop is None else STOP
 
     def code_at(self, eip: int, length: int) -> bytes:
         """The bytes of an instruction of the guest; fewer where they are not mapped."""

@@ -21,7 +21,7 @@ from hypervisor.calls import Hypercalls
 from hypervisor.emulate import EMULATED, Trapped
 from hypervisor.errors import HypervisorError
 from hypervisor.memory.shadow import Verdict
-from hypervisor.outcome import Outcome
+from hypervisor.outcome import RESUME, Outcome
 from hypervisor.techniques.base import Technique
 from hypervisor.vcpu_area import VcpuArea
 from isa.paravirt import HYPERCALL_VECTOR, HYPERVISOR, VCPU_AREA_BYTES, VCPU_PAGE
@@ -53,7 +53,7 @@ class Asked(NamedTuple):
 
 def _asked(site: Site) -> Asked:
     row, original = site.row, site.original
-    trapped = Trapped(row, len(original), site.end, lambda: original)
+    trapped = Trapped(row, len(original), site.end & 0xFFFF_FFFF, lambda: original)
     return Asked(f"hypercall: {row.mnemonic}", EMULATED.get(row.mnemonic), trapped)
 
 
@@ -72,6 +72,7 @@ class Paravirt(Technique):
     def attach(self, vm: VirtualMachine) -> None:
         self._area = vm.world.area = VcpuArea(vm)
         self._calls = Hypercalls(vm)
+        self._read_event = vm.host.cpu.event
         vm.descriptors.data_end = VCPU_PAGE + VCPU_AREA_BYTES
 
     def load(self, vm: VirtualMachine, variant: str | None, sites: Sequence[Site]) -> None:
@@ -100,7 +101,7 @@ class Paravirt(Technique):
         world = vm.world
         if not world.entered:
             world.enter()
-        if vm.real.tick + 1 < until:
+        if vm.real_tick[0] + 1 < until:
             return until - 1
         found = self._steps.get(vm.real.eip)
         is_sti = found is not None and found[0].form == STI and vm.in_kernel
@@ -108,17 +109,20 @@ class Paravirt(Technique):
         return until
 
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
-        found = self._steps.get(record.eip)
+        eip, vector, kind = self._read_event()
+        found = self._steps.get(eip)
         # Sites are a kernel's, but it may have them executed in ring 3; there all of them ask.
-        if record.kind != SOFTWARE:
-            if found is None or not _stands(vm, record.eip, found[1]):
+        if kind != SOFTWARE:
+            if found is None or not _stands(vm, eip, found[1]):
                 return None
             return self._faulted(vm, record, *found)
-        if record.vector != HYPERCALL_VECTOR:
+        if vector != HYPERCALL_VECTOR:
             return None
         if found is not None and found[1].code.startswith(INT):
             return self._called(vm, *found)
-        return self._named(vm, record) if vm.in_kernel else None
+        if not vm.in_kernel:
+            return None
+        return self._calls.make(vm.gpr[EAX], eip + INT_LENGTH & 0xFFFF_FFFF)
 
     # -- sites -------------------------------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class Paravirt(Technique):
         vm.count(asked.reason)
         emulate = asked.emulate
         if emulate is not None and not step.offset and vm.in_kernel and emulate(vm, asked.trapped):
-            return Outcome.RESUME
+            return RESUME
         return self._original(vm, site, step)
 
     def _faulted(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome | None:
@@ -137,10 +141,10 @@ class Paravirt(Technique):
             return self._page_fault(vm, record, site, step)
         if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
             vm.count("descriptor load")
-            return Outcome.RESUME
+            return RESUME
         if record.vector == DEBUG:
             # A trap within the site is within what the guest sees as one instruction.
-            return Outcome.RESUME if step.offset else None
+            return RESUME if step.offset else None
         return self._original(vm, site, step)
 
     def _page_fault(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome:
@@ -149,7 +153,7 @@ class Paravirt(Technique):
             if verdict is Verdict.HIDDEN:
                 vm.count("hidden page fault")
                 vm.refresh_paging()
-                return Outcome.RESUME
+                return RESUME
         vm.count(f"site: {self._asked[site.address].trapped.row.mnemonic}")
         return self._original(vm, site, step)
 
@@ -166,16 +170,8 @@ class Paravirt(Technique):
             else:
                 state.gpr[GENERAL.index(name)] = value
         state.eip = site.restart
-        asked = self._asked[site.address].trapped
-        return vm.interpret(asked.row.mnemonic, site.original, asked.end - site.restart)
-
-    # -- hypercalls by number ----------------------------------------------------------------------
-
-    def _named(self, vm: VirtualMachine, record: Any) -> Outcome:
-        number = vm.real.gpr[EAX]
-        vm.counts[self._calls.reason(number)] += 1
-        vm.host.cpu.retire(record.eip + INT_LENGTH)
-        return self._calls.make(number)
+        mnemonic = self._asked[site.address].trapped.row.mnemonic
+        return vm.interpret(mnemonic, site.original, site.end - site.restart)
 
 
 def _stands(vm: VirtualMachine, eip: int, step: Step) -> bool:

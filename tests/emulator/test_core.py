@@ -60,6 +60,33 @@ def test_the_exit_record_in_one_read(machine):
     assert machine.cpu["eax"] == 0xBEEF
 
 
+def test_what_handlers_read_of_an_event(machine):
+    machine.load(assemble("int 0x99\nmov eax, 0x28\nmov ds, ax"))
+    cpu = machine.cpu
+    for vector in (13, 0x99):
+        cpu.state.intercepts.vectors[vector >> 3] |= 1 << (vector & 7)
+    for kind, vector in ((EventKind.SOFTWARE, 0x99), (EventKind.EXCEPTION, 13)):
+        assert cpu.run(100) == ExitReason.EVENT
+        record = cpu.exit
+        assert cpu.event() == (record.eip, record.vector, record.kind)
+        assert (record.vector, record.kind) == (vector, kind)
+        assert cpu.fault() == (record.row, record.length, record.eip, record.error)
+        cpu.retire(record.eip + record.length)
+    assert (record.length, record.error) == (2, 0x28)
+
+
+def test_a_field_of_the_state_as_an_array(machine):
+    cpu = machine.cpu
+    registers, flags, tick = cpu.field("gpr"), cpu.field("eflags"), cpu.field("tick")
+    registers[core.GENERAL.index("edi")] = 0xFFFF_FFFF
+    cpu.state.tick = 1 << 40
+    assert cpu["edi"] == 0xFFFF_FFFF
+    assert (len(registers), tick[0], flags[0]) == (9, 1 << 40, cpu["eflags"])
+    cpu.load(cpu.save())
+    tick[0] += 1
+    assert machine.ticks == (1 << 40) + 1
+
+
 def test_a_saved_cpu_goes_on_in_another(machine):
     machine.load(assemble("mov ecx, 1000\nl: inc eax\nloop l\nhlt"))
     machine.cpu.run(777)

@@ -6,9 +6,12 @@ made from the tables, so that a new entry is not forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from emulator.core import ExitReason
+from emulator.core import Cpu, ExitReason
+from emulator.memory import Memory
 from hypervisor import emulate, exits
 from hypervisor.emulate import EMULATED, Trapped
 from hypervisor.exits import EVENTS, EXITS
@@ -83,7 +86,7 @@ _EXITS: Final = [
     _exits("page faults are not refreshed",
            edit(exits._page_fault, "vm.refresh_paging()", "pass")),
     _exits("traced stores are dropped",
-           edit(exits._page_fault, 'vm.interpret("traced store")', "Outcome.RESUME")),
+           edit(exits._page_fault, 'vm.interpret("traced store")', "RESUME")),
     _exits("the error code is the real fault's",
            edit(exits._page_fault, "Event(record.vector, error,",
                 "Event(record.vector, record.error,")),
@@ -93,12 +96,12 @@ _EXITS: Final = [
            edit(exits._protection, "vm.descriptors.fill(selector)", "False"),
            "performance only: the virtual CPU loads the segment"),
     _exits("selectors of gates fill descriptors",
-           edit(exits._protection, "not record.error & ERROR_IDT", "True"),
+           edit(exits._protection, "not error & ERROR_IDT", "True"),
            "a descriptor may be filled at any time; the instruction is tried again"),
     _exits("user code is emulated", edit(exits._protection, "and vm.in_kernel", "")),
     _exits("what is not emulated is skipped",
            edit(exits._protection, "return vm.interpret(mnemonic)",
-                "vm.retire(record.eip + record.length)\n    return Outcome.RESUME")),
+                "vm.retire(eip + length)\n    return RESUME")),
 ]  # fmt: skip
 
 
@@ -108,17 +111,17 @@ def _emulation(name: str, change: Change, survives: str = "") -> Mutant:
 
 _EMULATION: Final = [
     _emulation("TF and RF are no reason to interpret",
-               edit(emulate._is_plain, "not vm.real.eflags & (EFLAGS_TF | EFLAGS_RF)", "True")),
+               edit(emulate._is_plain, "not vm.flags[0] & (EFLAGS_TF | EFLAGS_RF)", "True")),
     _emulation("TF is no reason to interpret",
                edit(emulate._is_plain, "(EFLAGS_TF | EFLAGS_RF)", "EFLAGS_RF")),
     _emulation("RF is no reason to interpret",
                edit(emulate._is_plain, "(EFLAGS_TF | EFLAGS_RF)", "EFLAGS_TF")),
     _emulation("breakpoints are no reason to interpret",
-               edit(emulate._is_plain, "and not vm.real.dr[7] & DR7_ENABLED", "")),
+               edit(emulate._is_plain, "and not vm.dr[7] & DR7_ENABLED", "")),
     _emulation("a port has 8 bits", edit(emulate._port_access,
-               "return vm.real.gpr[EDX] & 0xFFFF, size", "return vm.real.gpr[EDX] & 0xFF, size")),
+               "return vm.gpr[EDX] & 0xFFFF, size", "return vm.gpr[EDX] & 0xFF, size")),
     _emulation("EDX is a port", edit(emulate._port_access,
-               "return vm.real.gpr[EDX] & 0xFFFF, size", "return vm.real.gpr[EDX], size")),
+               "return vm.gpr[EDX] & 0xFFFF, size", "return vm.gpr[EDX], size")),
     _emulation("operand sizes are ignored",
                edit(emulate._port_access, "size = min(size, 2)", "pass")),
     _emulation("prefixes are ignored",
@@ -126,14 +129,14 @@ _EMULATION: Final = [
     _emulation("the port is the opcode",
                edit(emulate._port_access, "else code[-1], size", "else code[0], size")),
     _emulation("OUT writes all of EAX", edit(emulate.emulate_out,
-               "vm.real.gpr[EAX] & ACCUMULATOR_MASK[size]", "vm.real.gpr[EAX]")),
+               "vm.gpr[EAX] & ACCUMULATOR_MASK[size]", "vm.gpr[EAX]")),
     _emulation("OUT has the clock of before",
-               edit(emulate.emulate_out, "vm.board.clock.now = vm.real.tick", "pass")),
+               edit(emulate.emulate_out, "vm.board.clock.now = vm.real_tick[0]", "pass")),
     _emulation("OUT does not switch off", edit(emulate.emulate_out, "vm.check_power()", "pass")),
     _emulation("IN has the clock of before",
-               edit(emulate.emulate_in, "vm.board.clock.now = vm.real.tick", "pass")),
+               edit(emulate.emulate_in, "vm.board.clock.now = vm.real_tick[0]", "pass")),
     _emulation("IN clears the rest of EAX", edit(emulate.emulate_in,
-               "vm.real.gpr[EAX] & ~mask & 0xFFFF_FFFF | value", "value")),
+               "vm.gpr[EAX] & ~mask & 0xFFFF_FFFF | value", "value")),
     _emulation("IN of AL only", edit(emulate.emulate_in, "ACCUMULATOR_MASK[size]",
                                      "ACCUMULATOR_MASK[1]")),
     _emulation("CLI of the virtual CPU in a paravirtual kernel",
@@ -157,7 +160,7 @@ _EMULATION: Final = [
                edit(emulate.emulate_invlpg, "segments.UNUSABLE | segments.EXPAND_DOWN",
                     "segments.UNUSABLE")),
     _emulation("INVLPG without the segment's base",
-               edit(emulate.emulate_invlpg, "segment.base + vm.real", "vm.real")),
+               edit(emulate.emulate_invlpg, "segment.base + vm.gpr", "vm.gpr")),
 ]  # fmt: skip
 
 
@@ -165,20 +168,46 @@ def _loop(name: str, change: Change, survives: str = "") -> Mutant:
     return Mutant(f"vm: {name}", change, survives)
 
 
-_RETIRE: Final = "self.host.cpu.retire(end & 0xFFFF_FFFF)"
+def _retired(retire: Callable[[VirtualMachine, int], None]) -> Change:
+    """Another way to retire an instruction, in machines that are built from now on."""
+    build = VirtualMachine._build
+
+    def built(vm: VirtualMachine, ram: int) -> tuple[Memory, Cpu]:
+        vm.retire = partial(retire, vm)
+        return build(vm, ram)
+
+    return value(VirtualMachine, "_build", built)
+
+
+def _without_tick(vm: VirtualMachine, end: int) -> None:
+    vm.host.cpu.retire(end)
+    vm.real.tick -= 1
+
+
+def _tick_alone(vm: VirtualMachine, end: int) -> None:
+    del end
+    vm.real.tick += 1
+
+
+def _but(field: str) -> Callable[[VirtualMachine, int], None]:
+    """All that retiring does, but for a field of the state."""
+
+    def retire(vm: VirtualMachine, end: int) -> None:
+        held = getattr(vm.real, field)
+        vm.host.cpu.retire(end)
+        setattr(vm.real, field, held)
+
+    return retire
+
+
 _LOOP: Final = [
-    _loop("a retired instruction takes no tick",
-          edit(_VM.retire, _RETIRE, f"{_RETIRE}; self.real.tick -= 1")),
-    _loop("a retired instruction stays", edit(_VM.retire, _RETIRE, "self.real.tick += 1")),
-    _loop("a retired instruction leaves the STI shadow",
-          edit(_VM.retire, _RETIRE, "held = self.real.interrupt_shadow; "
-               f"{_RETIRE}; self.real.interrupt_shadow = held")),
-    _loop("a retired instruction leaves the debug shadow",
-          edit(_VM.retire, _RETIRE, "held = self.real.debug_shadow; "
-               f"{_RETIRE}; self.real.debug_shadow = held")),
-    _loop("everybody is in the kernel", edit(_VM.in_kernel.fget, "cpl != 3", "True")),
-    _loop("nobody is in the kernel", edit(_VM.in_kernel.fget, "cpl != 3", "False")),
-    _loop("interrupts wait for ever", edit(_VM._run_to_exit, "if state.interrupt_line:",
+    _loop("a retired instruction takes no tick", _retired(_without_tick)),
+    _loop("a retired instruction stays", _retired(_tick_alone)),
+    _loop("a retired instruction leaves the STI shadow", _retired(_but("interrupt_shadow"))),
+    _loop("a retired instruction leaves the debug shadow", _retired(_but("debug_shadow"))),
+    _loop("everybody is in the kernel", edit(_VM.in_kernel.fget, "cpl[0] != 3", "True")),
+    _loop("nobody is in the kernel", edit(_VM.in_kernel.fget, "cpl[0] != 3", "False")),
+    _loop("interrupts wait for ever", edit(_VM._run_to_exit, "if self._interrupt_line[0]:",
                                            "if False:")),
     _loop("interrupts come whatever the virtual IF",
           edit(_VM._run_to_exit, "if state.eflags & EFLAGS_IF:", "if True:")),
@@ -196,7 +225,7 @@ _LOOP: Final = [
           edit(_VM._run_to_exit, "until = self.technique.limit(self, until)", "pass")),
     _loop("events are not reflected", edit(_VM._run_to_exit, "self._reflect()", "pass")),
     _loop("ticks of the real CPU are not seen",
-          edit(_VM._run_to_exit, "state.tick = self.real.tick", "pass")),
+          edit(_VM._run_to_exit, "self._tick[0] = self.real_tick[0]", "pass")),
     _loop("devices cannot ask for earlier ticks",
           edit(_VM._run_virtual, "or clock.next_tick < until", "")),
     _loop("CR2 is lost", edit(_VM._reflect, "self.cpu.state.cr2 = event.address", "pass")),
@@ -270,9 +299,9 @@ _TECHNIQUES: Final = [
     _technique("paravirt STI always has a shadow",
                edit(_P.limit, "and not self._area.interrupts_on", "")),
     _technique("paravirt stops one tick too late",
-               edit(_P.limit, "vm.real.tick + 1 < until", "False")),
+               edit(_P.limit, "vm.real_tick[0] + 1 < until", "False")),
     _technique("paravirt takes any INT for a hypercall",
-               edit(_P.event, "record.vector != HYPERCALL_VECTOR", "False")),
+               edit(_P.event, "vector != HYPERCALL_VECTOR", "False")),
     _technique("paravirt does not emulate at sites",
                edit(_P._called, "emulate is not None", "False"), FASTER),
     _technique("paravirt emulates in the middle of sites",
@@ -282,9 +311,9 @@ _TECHNIQUES: Final = [
                edit(_P._faulted, "vm.descriptors.fill(record.error)", "False"),
                "performance only: the original is executed"),
     _technique("paravirt passes debug traps within sites on",
-               edit(_P._faulted, "Outcome.RESUME if step.offset else None", "None")),
+               edit(_P._faulted, "RESUME if step.offset else None", "None")),
     _technique("paravirt drops debug traps at sites",
-               edit(_P._faulted, "Outcome.RESUME if step.offset else None", "Outcome.RESUME")),
+               edit(_P._faulted, "RESUME if step.offset else None", "RESUME")),
     _technique("paravirt reflects faults at sites",
                edit(_P._faulted, "return self._original(vm, site, step)", "return None")),
     _technique("paravirt fills pages of the vCPU area",
@@ -297,7 +326,7 @@ _TECHNIQUES: Final = [
     _technique("paravirt originals are not at their place",
                edit(_P._original, "state.eip = site.restart", "pass")),
     _technique("paravirt originals are as long as their sites",
-               edit(_P._original, "asked.end - site.restart", "len(site.original)")),
+               edit(_P._original, "site.end - site.restart", "len(site.original)")),
     _technique("paravirt sites are not undone",
                edit(_P._original, "values.items()", "()")),
     _technique("paravirt sites lose EFLAGS",

@@ -16,6 +16,7 @@ import pytest
 from emulator import Machine
 from emulator.result import Result, Stop
 from guests import GUESTS, Guest, find
+from hypervisor import emulate
 from hypervisor.errors import HypervisorError
 from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
@@ -157,6 +158,30 @@ def test_a_machine_can_be_loaded_again() -> None:
     assert vm.run().stop is Stop.HALTED
     vm.load(assemble("mov al, [0x200000]\nadd al, 3\nout 0xF4, al"))
     assert vm.run().status == 3
+
+
+def test_what_traps_is_remembered_but_not_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One instruction becomes that of another port, in more places than are remembered."""
+    monkeypatch.setattr(emulate, "MOST_TRAPPED", 2)
+    program = assemble("""
+        mov ecx, 2
+again:  cli
+        cli
+port:   in al, 0xE9
+        shl ebx, 8
+        mov bl, al
+        mov byte [port + 1], 0x21
+        loop again
+        hlt
+""")
+    bare = Machine()
+    bare.load(program)
+    vm = VirtualMachine(program, technique="trap")
+    registers = vm.run(100).registers
+    assert (vm.counts["in"], vm.counts["cli"]) == (2, 4)
+    assert len(vm.trapped) <= 2
+    assert registers.ebx == bare.run(100).registers.ebx
+    assert registers.ebx >> 8 != registers.ebx & 0xFF
 
 
 def test_names_that_are_none() -> None:
