@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MACHINES = ("pc",)
 DEFAULT_RAM = "64M"
+SWITCHES = ("--user", "--no-adaptive")  #: of a technique; a test holds that there are no others
 SITES_OWNER = b"Seventeen\0"  # isa.sites.NOTE_OWNER; a test compares
 
 
@@ -73,6 +74,12 @@ class Options(NamedTuple):
     shell_complete=complete_memories,
     help="How a technique virtualizes memory; the one it prefers if not given.",
 )
+@click.option("--user", is_flag=True, help="Under translate: ring 3's code is translated, too.")
+@click.option(
+    "--no-adaptive",
+    is_flag=True,
+    help="Under translate: stores that keep faulting are not translated anew.",
+)
 @click.option("--machine", default="pc", metavar="M", help="The machine: pc.")
 @click.option("--ram", default=DEFAULT_RAM, metavar="SIZE", help=f"Memory ({DEFAULT_RAM}).")
 @click.option("--kernel-args", default="", metavar="STR", help="The kernel's command line.")
@@ -114,7 +121,9 @@ def command(**given: Any) -> int:
     Ctrl-A H helps. Several PROGRAMs share one machine, if a technique virtualizes it; the first
     has stdin. Under paravirt a source is assembled as asm --paravirt does.
     """
-    options = Options(**given)
+    words = [given["technique"]]
+    words += [switch for switch in SWITCHES if given.pop(switch.strip("-").replace("-", "_"))]
+    options = Options(**(given | {"technique": " ".join(words)}))
     variant = check(options)
     programs = [find_program(word, options.include, variant) for word in options.programs]
     if len(programs) == 1:
@@ -133,6 +142,8 @@ def check(options: Options) -> str | None:
     if options.technique == NATIVE:
         check_native(options)
         return None
+    if options.technique.startswith(f"{NATIVE} "):
+        raise click.UsageError(f"{options.technique.split()[1]} goes with --technique translate")
     from hypervisor.errors import HypervisorError
     from hypervisor.memory import choose_memory
     from hypervisor.techniques import find_technique

@@ -86,9 +86,11 @@ class Matrix:
 
 
 def default_columns() -> tuple[Column, ...]:
-    """Every technique on the real ISA, and the classical one on a repaired one."""
+    """Every technique on the real ISA; the classical one on a repaired one, and the translator with
+    ring 3 in its cache."""
     columns = [Column(name) for name in TECHNIQUES]
     columns.insert(columns.index(Column("trap")) + 1, Column("trap", True))
+    columns.insert(columns.index(Column("translate")) + 1, Column("translate --user"))
     return tuple(columns)
 
 

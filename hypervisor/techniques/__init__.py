@@ -24,11 +24,19 @@ TECHNIQUES: Final = {
 }
 
 
-def find_technique(name: str) -> Technique:
-    """The technique of that name; HypervisorError if there is none."""
+def find_technique(words: str) -> Technique:
+    """The technique of that name, with its switches: ``translate --user``.
+
+    HypervisorError if there is none, or if it has no such switch.
+    """
+    name, *switches = words.split() or [""]
     if name not in TECHNIQUES:
         known = ", ".join((NATIVE, *TECHNIQUES))
         raise HypervisorError(f"no technique {name!r}; there is {known}")
     module, member = TECHNIQUES[name]
-    technique: Technique = getattr(import_module(module), member)()
-    return technique
+    kind: type[Technique] = getattr(import_module(module), member)
+    for switch in switches:
+        if switch not in kind.switches:
+            known = ", ".join(kind.switches) or "none"
+            raise HypervisorError(f"technique {name} has no switch {switch}; there is {known}")
+    return kind(**dict(kind.switches[switch] for switch in switches))

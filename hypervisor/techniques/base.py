@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypervisor.errors import HypervisorError
@@ -22,6 +22,8 @@ class Technique:
     name: ClassVar[str]
     #: The memory virtualizations it can go with; the first is the default.
     memories: ClassVar[tuple[str, ...]] = ("shadow",)
+    #: By the word on a command line: an argument of the class, and its value.
+    switches: ClassVar[Mapping[str, tuple[str, Any]]] = {}
     #: Whether the guest's kernel runs in ring 1, so that the hardware may call it (gates.py).
     kernel_in_ring_1: bool = True
     #: Never passed through a gate: `int` with it asks for the hypervisor, in the kernel at least.

@@ -10,6 +10,7 @@ is. Adams and Agesen (2006) is the model.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind, ffi
@@ -46,6 +47,10 @@ class Translate(Technique):
     """The block-caching binary translator."""
 
     name: ClassVar[str] = "translate"
+    switches: ClassVar[Mapping[str, tuple[str, Any]]] = {
+        "--user": ("user", True),
+        "--no-adaptive": ("adaptive", False),
+    }
     own_vector: ClassVar[int | None] = layout.OWN_VECTOR
 
     def __init__(
