@@ -197,7 +197,7 @@ static u32 decode_across(Cpu *cpu, const Window *window, Insn *in, u32 *machine2
    it is its own when it gets there (run.c). */
 static bool is_marked(const Machine *machine, u32 linear) {
     for (const Cpu *cpu = machine->cpus; cpu; cpu = cpu->next)
-        if (is_breakpoint(cpu, linear)) return true;
+        if (is_breakpoint(cpu, linear) || debug_marks_code(cpu, linear)) return true;
     return false;
 }
 

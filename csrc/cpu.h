@@ -257,6 +257,8 @@ struct Cpu {
     u32 resumed_eip;  /* where the last delivery led, or cpu_run began */
     u64 retired_mark; /* tick at the last change of CPL, for retired_cpl0 */
 
+    u32 code_breaks[4]; /* instruction breakpoints of the debug registers that blocks are marked for */
+    u32 code_break_count;
     u32 breakpoints[BREAKPOINTS];
     u32 breakpoint_count;
     volatile u32 request;
@@ -400,6 +402,12 @@ void deliver_reflected(Cpu *cpu, u32 vector, bool has_error, u32 error);
 /* -- debug.c: TF, debug registers, breakpoints, trace ------------------------------------------ */
 /* Raise the trap #DB with these DR6 bits once the instruction has retired. */
 void debug_after_instruction(Cpu *cpu, bool stepping);
+/* Have blocks marked for the instruction breakpoints that are enabled now; before any runs. */
+void debug_mark_code(Cpu *cpu);
+/* Must each instruction run alone, for the debug registers' sake? */
+bool debug_steps(const Cpu *cpu);
+/* Is a block to be marked at linear address, for the debug registers' sake? */
+bool debug_marks_code(const Cpu *cpu, u32 linear);
 /* Raise #DB for an instruction breakpoint at linear address. */
 void debug_before_instruction(Cpu *cpu, u32 linear);
 bool debug_watches_page(const Cpu *cpu, u32 linear);

@@ -3,8 +3,9 @@
  *
  * Code and data are watched in different ways. Pages with data breakpoints have no TLB tags, so
  * every access to them comes through memory.c, which calls debug_note_access; the trap is raised
- * once the instruction has retired. While DR7 has an instruction breakpoint the mode word says
- * MODE_STEP, and run.c asks debug_before_instruction each time.
+ * once the instruction has retired. While DR7 has one, the mode word says MODE_STEP. Instruction
+ * breakpoints are marked in the blocks, as those of cpu_set_breakpoint are, and cost nothing elsewhere;
+ * if they change during a run, it steps to its end.
  *
  * The DR6 bits of an instruction breakpoint come with a #DB that is a fault, all others with a
  * trap; general detect (a move to or from a debug register under DR7.GD) is system.c's.
@@ -45,6 +46,41 @@ bool debug_watches_data(const Cpu *cpu) {
     for (n = 0; n < BREAKPOINT_COUNT; n++)
         if (is_enabled(cpu, n) && condition_of(cpu, n) != ON_EXECUTE) return true;
     return false;
+}
+
+/* The addresses of the instruction breakpoints that are enabled; how many. */
+static u32 code_breaks(const Cpu *cpu, u32 to[BREAKPOINT_COUNT]) {
+    u32 n, count = 0;
+    for (n = 0; n < BREAKPOINT_COUNT; n++)
+        if (is_enabled(cpu, n) && condition_of(cpu, n) == ON_EXECUTE) to[count++] = cpu->state.dr[n];
+    return count;
+}
+
+static bool is_marked(const Cpu *cpu, const u32 *breaks, u32 count) {
+    return count == cpu->code_break_count &&
+           memcmp(breaks, cpu->code_breaks, count * sizeof *breaks) == 0;
+}
+
+void debug_mark_code(Cpu *cpu) {
+    u32 breaks[BREAKPOINT_COUNT] = {0}, count;
+    if (likely(!(cpu->state.dr[7] & 0xFF) && cpu->code_break_count == 0)) return;
+    count = code_breaks(cpu, breaks);
+    if (is_marked(cpu, breaks, count)) return;
+    memcpy(cpu->code_breaks, breaks, sizeof breaks);
+    cpu->code_break_count = count;
+    block_flush(cpu->machine);
+}
+
+bool debug_marks_code(const Cpu *cpu, u32 linear) {
+    for (u32 n = 0; n < cpu->code_break_count; n++)
+        if (cpu->code_breaks[n] == linear) return true;
+    return false;
+}
+
+bool debug_steps(const Cpu *cpu) {
+    u32 breaks[BREAKPOINT_COUNT];
+    if (likely(!(cpu->state.dr[7] & 0xFF))) return false;
+    return debug_watches_data(cpu) || !is_marked(cpu, breaks, code_breaks(cpu, breaks));
 }
 
 bool debug_watches_page(const Cpu *cpu, u32 linear) {

@@ -181,7 +181,7 @@ void refresh_mode(Cpu *cpu) {
         u32 code = flat_code_end(state);
         mode |= code == 0 ? MODE_LIMITED : MODE_CUT | PAGE_OF(code);
     }
-    if (state->eflags & (FLAG_TF | FLAG_RF) || state->dr[7] & 0xFF || cpu->stepping ||
+    if (state->eflags & (FLAG_TF | FLAG_RF) || debug_steps(cpu) || cpu->stepping ||
         state->trace & TRACE_EXEC)
         mode |= MODE_STEP;
     cpu->mode = mode;
@@ -220,8 +220,12 @@ bool is_breakpoint(const Cpu *cpu, u32 linear) {
 }
 
 void report_breakpoint(Cpu *cpu, const Insn *in) {
-    u32 eip = cpu->block->eip + in->offset;
-    if (!is_breakpoint(cpu, cpu->state.seg[SEG_CS].base + eip)) return;
+    u32 eip = cpu->block->eip + in->offset, linear = cpu->state.seg[SEG_CS].base + eip;
+    if (!cpu->stepping && debug_marks_code(cpu, linear)) { /* or `step` has seen to it */
+        cpu->current = in;
+        debug_before_instruction(cpu, linear);
+    }
+    if (!is_breakpoint(cpu, linear)) return;
     if (cpu->step_over && cpu->step_over_eip == eip) {
         cpu->step_over = 0;
         return;
@@ -251,6 +255,7 @@ static void begin(Cpu *cpu) {
     cpu->current = NULL;
     cpu->stop_reason = 0;
     cut_raise(cpu);
+    debug_mark_code(cpu);
     refresh_mode(cpu);
 }
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 MACHINES = ("pc",)
 DEFAULT_RAM = "64M"
-SWITCHES = ("--user", "--no-adaptive")  #: of a technique; a test holds that there are no others
+SWITCHES = (
+    "--user",
+    "--no-adaptive",
+    "--link-back",
+)  #: of a technique; a test holds that there are no others
 SITES_OWNER = b"Seventeen\0"  # isa.sites.NOTE_OWNER; a test compares
 
 
@@ -79,6 +83,11 @@ class Options(NamedTuple):
     "--no-adaptive",
     is_flag=True,
     help="Under translate: stores that keep faulting are not translated anew.",
+)
+@click.option(
+    "--link-back",
+    is_flag=True,
+    help="Under translate: loops that need no translation run in place.",
 )
 @click.option("--machine", default="pc", metavar="M", help="The machine: pc.")
 @click.option("--ram", default=DEFAULT_RAM, metavar="SIZE", help=f"Memory ({DEFAULT_RAM}).")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind, ffi
-from hypervisor.emulate import DR7_ENABLED, EFLAGS_TF, EMULATED, Trapped
+from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF, EMULATED, Trapped
 from hypervisor.memory.shadow import Verdict
 from hypervisor.outcome import Outcome
 from hypervisor.segments import BIG, CS, KERNEL_RING, SS
@@ -26,6 +26,7 @@ from hypervisor.translator.builder import build, read_source
 from hypervisor.translator.cache import DEFAULT_BYTES, Cache
 from hypervisor.translator.coherence import Coherence
 from hypervisor.translator.gate import build_gate
+from hypervisor.translator.linkback import Regions
 from hypervisor.translator.unit import Context
 from isa.operands import EAX, GS
 from isa.site_forms import INT_LENGTH
@@ -50,14 +51,21 @@ class Translate(Technique):
     switches: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "--user": ("user", True),
         "--no-adaptive": ("adaptive", False),
+        "--link-back": ("link_back", True),
     }
     own_vector: ClassVar[int | None] = layout.OWN_VECTOR
 
     def __init__(
-        self, *, user: bool = False, adaptive: bool = True, cache_bytes: int = DEFAULT_BYTES
+        self,
+        *,
+        user: bool = False,
+        adaptive: bool = True,
+        link_back: bool = False,
+        cache_bytes: int = DEFAULT_BYTES,
     ) -> None:
         self.user = user  #: ring 3 is translated too
         self.adaptive = adaptive  #: stores that keep faulting are translated anew
+        self.link_back = link_back  #: safe loops run in place
         self.kernel_in_ring_1 = not user  # else INT is translated too
         self._cache_bytes = cache_bytes
 
@@ -69,6 +77,8 @@ class Translate(Technique):
         self._coherence = Coherence(vm, self._cache)
         self._adaptive = Adaptive(vm, self._cache)
         vm.paging.on_tables = self._adaptive.clear
+        self._regions = Regions(vm, self._cache)
+        self._area.regions = self._regions if self.link_back else None
         self._space = self._cache.space(Context(False, 0, 0, 0))
         self._gates: dict[int, Unit] = {}  #: by EIP of the handler
         self._cache.on_lost_gate = lambda: vm.gates.close()
@@ -92,6 +102,8 @@ class Translate(Technique):
 
     def traced(self, vm: VirtualMachine, record: Any) -> None:
         if self.adaptive and vm.in_kernel:
+            if not self._cache.holds(record.eip):
+                return
             unit = self._cache.unit_at(record.eip)
             eip = unit.places[record.eip - unit.start].eip
             self._adaptive.faulted(eip, record.linear, unit)
@@ -99,9 +111,15 @@ class Translate(Technique):
     def written(self, vm: VirtualMachine, page: int) -> None:
         del vm
         self._adaptive.clear()
+        self._regions.written(page)
         self._coherence.written(page)
-        self._coherence.check()
+        self._check_mapping()
         self._area.forget()
+
+    def _check_mapping(self) -> None:
+        """What linear addresses mean may have changed."""
+        self._coherence.check()
+        self._regions.check()
 
     def _check_controls(self) -> None:
         """Code may be elsewhere after a change of CR0, CR3 or CR4."""
@@ -110,10 +128,11 @@ class Translate(Technique):
         if now != self._controls:
             self._controls = now
             self._adaptive.clear()
-            self._coherence.check()
+            self._check_mapping()
 
     def forget(self, vm: VirtualMachine) -> None:
         del vm
+        self._regions.clear()
         self._cache.clear()
         self._space = self._cache.space(self._space.context)
         self._coherence.forget()
@@ -135,14 +154,21 @@ class Translate(Technique):
         context = Context(state.cpl == USER, code.selector, code.base, code.limit, self.user)
         if context != self._space.context:
             self._space = self._cache.space(context)
+            self._regions.clear()
         self._adaptive.before_entry()
         entry = self._entry(vm, state.eip)
         if entry is None:
             return False
         self._area.entry = entry
         if waiting is not None and waiting.eip == state.eip and waiting.unit.start:
-            self._cache.chain(waiting)
+            self._connect(waiting)
         return True
+
+    def _connect(self, link: Link) -> int | None:
+        """Let a link lead on; the address, or None if its EIP is not translated."""
+        if self.link_back and link.target is None and self._regions.link(link, self._space.context):
+            return link.eip
+        return self._cache.chain(link)
 
     def _can_translate(self, state: Any) -> bool:
         """Not while each instruction is watched, nor with a stack that translations cannot use."""
@@ -196,7 +222,11 @@ class Translate(Technique):
     # -- exits from the cache --------------------------------------------------------------------
 
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
+        if self._regions.edges and record.vector == DEBUG and record.kind != SOFTWARE:
+            return self._left_region(vm)
         if not (vm.in_kernel or self.user):
+            return None
+        if not self._cache.holds(record.eip):
             return None
         place = self._cache.place(record.eip)
         if record.kind == SOFTWARE:
@@ -220,12 +250,21 @@ class Translate(Technique):
     def _follow(self, vm: VirtualMachine, link: Link) -> Outcome:
         """A stub: go where its link leads."""
         vm.counts["translation: link"] += 1
-        entry = self._cache.chain(link)
-        if entry is None:
-            vm.world.leave()
-            self._waiting = link
+        entry = self._connect(link)
+        if entry is None or entry == link.eip:
+            vm.world.leave()  # where it runs in place, its breakpoints are to be loaded
+            self._waiting = link if entry is None else None
         else:
             vm.real.eip = entry
+        return Outcome.RESUME
+
+    def _left_region(self, vm: VirtualMachine) -> Outcome:
+        """Code that runs in place ends here, and the cache goes on; or ring 3 has come by."""
+        if not vm.in_kernel:
+            vm.real.eflags |= EFLAGS_RF
+            return Outcome.RESUME
+        vm.counts["translation: edge"] += 1
+        vm.world.leave()
         return Outcome.RESUME
 
     def _look_up(self, vm: VirtualMachine) -> Outcome:
@@ -328,6 +367,8 @@ class Translate(Technique):
         if vm.real.tick + 1 < until:
             return until - 1
         world.sti_shadow_at = -1
+        if not self._cache.holds(vm.real.eip):
+            return until
         if vm.in_kernel and not self._area.interrupts_on:
             place = self._cache.place(vm.real.eip)
             found = self._space.find(vm.real.gpr[EAX] if place.target else place.eip)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import EFLAGS_IF, GENERAL, ffi
 from hypervisor import segments
+from hypervisor.emulate import DR7_ENABLED
 from hypervisor.segments import Segment
 from hypervisor.translator import gate, layout
 from hypervisor.vcpu_area import VcpuArea
@@ -22,6 +23,7 @@ from isa.sites import put_back
 
 if TYPE_CHECKING:
     from hypervisor.translator.cache import Cache
+    from hypervisor.translator.linkback import Regions
     from hypervisor.translator.unit import Place
     from hypervisor.vm import VirtualMachine
 
@@ -37,6 +39,8 @@ class TranslatorArea(VcpuArea):
     def __init__(self, vm: VirtualMachine, cache: Cache, *, user: bool) -> None:
         super().__init__(vm, layout.AREA, (*FIELDS, *layout.OWN_FIELDS), user=user)
         self._user = user  #: ring 3's code is translated as well
+        self.regions: Regions | None = None  #: of code that runs in place
+        self._guest_debug: list[int] | None = None  #: DR0 to DR7, while theirs are in use
         self._cache = cache
         self._state = ffi.buffer(vm.cpu.state)
         self._seen = b""
@@ -62,6 +66,16 @@ class TranslatorArea(VcpuArea):
             self._show_selectors(virtual)
         if virtual.cpl != USER or self._user:
             self._vm.real.eip = self.entry
+        if self.regions is not None and self.regions.edges:
+            self._guard(self.regions, virtual)
+
+    def _guard(self, regions: Regions, virtual: Any) -> None:
+        """The debug registers are for the edges of regions, unless the guest uses them."""
+        if virtual.dr[7] & DR7_ENABLED:
+            regions.clear()
+            return
+        self._guest_debug = list(virtual.dr)
+        regions.load(self._vm.real)
 
     def _show_selectors(self, virtual: Any) -> None:
         gs = virtual.seg[GS]
@@ -92,8 +106,13 @@ class TranslatorArea(VcpuArea):
 
     def leave(self, virtual: Any) -> None:
         super().leave(virtual)
+        if self._guest_debug is not None:
+            virtual.dr[0:8] = self._guest_debug
+            self._guest_debug = None
         if virtual.cpl == USER and not self._user:
             return
+        if not self._cache.holds(virtual.eip):
+            return  # it runs in place
         place = self._cache.place(virtual.eip)
         self.take_back(virtual, place)
         if place.gate:

@@ -114,7 +114,7 @@ class _Build:
         most = MOST_CHECKED if self._checked else MOST_INSTRUCTIONS
         while len(self.inside) < most and self._size < len(source.code):
             eip = (self._eip + self._size) & FLAT_LIMIT
-            instruction = _decode(source, self._size, eip)
+            instruction = decode_at(source, self._size, eip)
             if instruction is None:
                 return True  # the rest is in a page that is not there
             self.inside[eip] = len(w.data)
@@ -156,7 +156,7 @@ class _Build:
         )
 
 
-def _decode(source: Source, at: int, eip: int) -> Instruction | DecodeError | None:
+def decode_at(source: Source, at: int, eip: int) -> Instruction | DecodeError | None:
     """The instruction; the error if it raises an exception; None if its end is not there."""
     try:
         return decode(source.code, eip, at)

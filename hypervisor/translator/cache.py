@@ -185,7 +185,19 @@ class Cache:
 
     def _unchain(self, link: Link) -> None:
         link.target = None
+        self.lead_to_stub(link)
+
+    def lead_to_stub(self, link: Link) -> None:
+        """Let a link ask the hypervisor."""
         self._lead(link, link.unit.start + link.stub)
+
+    def lead_back(self, link: Link) -> None:
+        """Let a link lead to the guest's own code, where CS has base 0."""
+        self._lead(link, link.eip)
+
+    def holds(self, address: int) -> bool:
+        """Is a linear address in the cache?"""
+        return layout.CODE <= address < layout.CODE + self.size
 
     def _lead(self, link: Link, to: int) -> None:
         at = link.unit.start + link.displacement
