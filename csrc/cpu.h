@@ -290,7 +290,7 @@ void stop_after(Cpu *cpu, u32 reason);
 /* Executor's special ops: stop before this instruction; whether a block that can end at no tick may
    run; intercepts; breakpoints. */
 void resume_at_stop(Cpu *cpu);
-bool may_run(Cpu *cpu);
+void hold(Cpu *cpu);
 void guard(Cpu *cpu, const Insn *in);
 void report_breakpoint(Cpu *cpu, const Insn *in);
 bool is_breakpoint(const Cpu *cpu, u32 linear);

@@ -115,14 +115,12 @@ void resume_at_stop(Cpu *cpu) {
     cpu->current = NULL;
 }
 
-/* A block whose last instruction has no weight is about to run, or else the outer loop looks why not:
-   the limit has been reached with what precedes that instruction, or an exit is requested. */
-bool may_run(Cpu *cpu) {
-    if (likely(cpu->left > 0 && !cpu->request)) return true;
+/* A block whose last instruction has no weight was about to run, but the limit has been reached with
+   what precedes that instruction, or an exit is requested: the outer loop is to look. */
+void hold(Cpu *cpu) {
     give_back(cpu, cpu->block->insns);
     cpu->block = NULL;
     cpu->current = NULL;
-    return false;
 }
 
 /* -- What bodies ask ------------------------------------------------------------------------------ */

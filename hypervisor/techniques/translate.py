@@ -156,7 +156,7 @@ class Translate(Technique):
             self._space = self._cache.space(context)
             self._regions.clear()
         self._adaptive.before_entry()
-        entry = self._entry(vm, state.eip)
+        entry = self._entry(vm, state.eip, jumped=waiting is not None)
         if entry is None:
             return False
         self._area.entry = entry
@@ -177,9 +177,9 @@ class Translate(Technique):
         stack = state.seg[SS]
         return bool(stack.attributes & BIG) and not (stack.base and self._coherence.mixed)
 
-    def _entry(self, vm: VirtualMachine, eip: int) -> int | None:
+    def _entry(self, vm: VirtualMachine, eip: int, *, jumped: bool) -> int | None:
         """Where the translation of an EIP is entered; None if nothing can be fetched there."""
-        found = self._space.find(eip)
+        found = self._space.find_jumped(eip) if jumped else self._space.find(eip)
         if found is not None:
             return found[0].start + found[1]
         unit = self._translate(vm, eip)

@@ -24,7 +24,7 @@ from isa.errors import DecodeError
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
-MOST_INSTRUCTIONS: Final = 24
+MOST_INSTRUCTIONS: Final = 48
 
 
 class Source(NamedTuple):
@@ -152,6 +152,7 @@ class _Build:
             inside=self.inside,
             links=tuple(w.links),
             checked=self._checked,
+            cut=len(self.inside) == MOST_INSTRUCTIONS,
             adaptive=frozenset(self._adaptive & self.inside.keys()),
         )
 

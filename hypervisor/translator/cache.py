@@ -124,7 +124,12 @@ class Cache:
         self._activate(unit)
 
     def _reserve(self, size: int) -> None:
-        """Make room at `_next`, at the cost of what is oldest."""
+        """Make room at `_next`, at the cost of what is oldest.
+
+        A unit lies in one page, if it can: the core does not chain code that runs on into another.
+        """
+        if self._next % PAGE + size > PAGE >= size:
+            self._next += -self._next % PAGE
         end = layout.CODE + self.size
         if self._next + size > end:
             self._evict(self._next, end)
@@ -172,7 +177,7 @@ class Cache:
     def chain(self, link: Link) -> int | None:
         """Let a link lead to the translation of its EIP, if there is one: its address, or None."""
         assert link.unit.space is not None
-        found = link.unit.space.find(link.eip)
+        found = link.unit.space.find_jumped(link.eip)
         if found is None:
             return None
         target, offset = found

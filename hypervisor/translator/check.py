@@ -44,8 +44,8 @@ def write_check(w: UnitWriter, eip: int, linear: int, source: bytes) -> None:
         expected = int.from_bytes(source[at : at + size], "little")
         glue(encode("mov" if size == WORD else "movzx", (R_ECX, place)).data, Lost.ECX)
         difference = Memory(ECX, None, 1, -expected & 0xFFFF_FFFF)
-        glue(encode("lea", (R_ECX, difference)).data, Lost.ECX)
-        glue(encode("jecxz", (Relative(2 + len(CALL_OUT), 8),)).data, Lost.ECX)
+        glue(encoded("lea", R_ECX, difference), Lost.ECX)
+        glue(encoded("jecxz", Relative(2 + len(CALL_OUT), 8)), Lost.ECX)
         glue(CALL_OUT, Lost.ECX)
     glue(RESTORE_ECX, Lost.ECX)
 

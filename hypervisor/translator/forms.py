@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.translator import layout, transfers
 from hypervisor.translator.layout import R_EAX, R_ECX, area_operand
-from hypervisor.translator.writer import UnitWriter
+from hypervisor.translator.writer import UnitWriter, encoded
 from hypervisor.world import USER
-from isa.encoder import encode
 from isa.operands import (
     CS,
     EAX,
@@ -199,11 +198,11 @@ def _load_data(w: UnitWriter, instruction: Instruction, selector: Operand) -> No
     becomes zero by adding one more.
     """
     lost = {Lost.ECX}
-    again = encode("lea", (R_ECX, Memory(ECX, None, 1, 1 << _RPL))).data
-    shift = encode("lea", (R_ECX, Memory(None, ECX, 8, 0))).data
-    swap = encode("bswap", (R_ECX,)).data
-    user = encode("lea", (R_ECX, Memory(ECX, None, 1, -USER & 0xFFFF_FFFF))).data
-    back = encode("lea", (R_ECX, Memory(ECX, None, 1, _OWN + USER))).data
+    again = encoded("lea", R_ECX, Memory(ECX, None, 1, 1 << _RPL))
+    shift = encoded("lea", R_ECX, Memory(None, ECX, 8, 0))
+    swap = encoded("bswap", R_ECX)
+    user = encoded("lea", R_ECX, Memory(ECX, None, 1, -USER & 0xFFFF_FFFF))
+    back = encoded("lea", R_ECX, Memory(ECX, None, 1, _OWN + USER))
     w.do("mov", w.field(SAVE_ECX), R_ECX)
     w.do("movzx", R_ECX, selector)
     w.do("lea", R_ECX, Memory(ECX, None, 1, -_OWN & 0xFFFF_FFFF), lost=lost)

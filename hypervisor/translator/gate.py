@@ -16,7 +16,6 @@ from hypervisor.translator import layout
 from hypervisor.translator.layout import R_EAX, R_ECX, area_operand
 from hypervisor.translator.unit import Context, Place, Unit
 from hypervisor.translator.writer import CALL_OUT, RESTORE_EAX, RESTORE_ECX, UnitWriter, encoded
-from isa.encoder import encode
 from isa.operands import EAX, ECX, ESP, GS, SEGMENTS, Immediate, Memory, Operand, Relative
 from isa.paravirt import SAVE_EAX, SAVE_ECX
 from isa.site_forms import Lost
@@ -56,7 +55,7 @@ def build_gate(context: Context, eip: int) -> Unit:
     do("movzx", R_ECX, _half(GS_HALF))
     do("mov", R_EAX, area_operand(layout.GS_NEGATED), lost=(Lost.ECX,))
     do("lea", R_ECX, Memory(ECX, EAX, 1, 0), lost=both)
-    glue(encode("jecxz", (Relative(_SHORT + len(CALL_OUT), 8),)).data, *both)
+    glue(encoded("jecxz", Relative(_SHORT + len(CALL_OUT), 8)), *both)
     glue(CALL_OUT, *both)
     do("mov", _half(GS_HALF), Immediate(0, 0), lost=both)
     exchanging = False

@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Final
 from hypervisor.translator import layout
 from hypervisor.translator.layout import AREA, R_EAX, area_operand
 from hypervisor.translator.unit import Place
-from hypervisor.translator.writer import CALL_OUT, UnitWriter
-from isa.encoder import encode
+from hypervisor.translator.writer import CALL_OUT, UnitWriter, encoded
 from isa.operands import (
     CS,
     EAX,
@@ -141,7 +140,7 @@ class _Store:
         """Unless the two are equal: the slow path."""
         mnemonic, *operands = comparison
         self._do(str(mnemonic), *operands)  # type: ignore[arg-type]
-        self._w.step(encode("jnz", (Relative(0, 8),)).data, self._lost)
+        self._w.step(encoded("jnz", Relative(0, 8)), self._lost)
         self._to_slow.append(len(self._w.data) - 1)
 
     def _store(self) -> None:
@@ -159,7 +158,7 @@ class _Store:
         field, lost = _SAVES[self._pointer]
         w.places[len(w.data)] = Place(w.site.end, lost=frozenset({lost}))
         w.weightless.append(len(w.data))
-        w.data += encode("mov", (pointer, w.field(field))).data
+        w.data += encoded("mov", pointer, w.field(field))
 
     def _restore_flags(self) -> None:
         self._do("mov", R_EAX, self._w.field(SAVE_FLAGS))
@@ -174,13 +173,13 @@ class _Store:
 
     def _slow_path(self) -> None:
         w = self._w
-        w.glue(encode("jmp", (Relative(0, 8),)).data, w.site.end)
+        w.glue(encoded("jmp", Relative(0, 8)), w.site.end)
         over = len(w.data) - 1
         for place in self._to_slow:
             w.data[place] = len(w.data) - place - 1
         self._lost = {lost for _, lost in _SAVES.values()} | {Lost.FLAGS}
         self._do("sub", area_operand(layout.PATIENCE), Immediate(1, 0))
-        self._w.step(encode("jns", (Relative(2 + len(CALL_OUT), 8),)).data, self._lost)
+        self._w.step(encoded("jns", Relative(2 + len(CALL_OUT), 8)), self._lost)
         w.step(CALL_OUT, self._lost)
         asked = len(w.data) - len(CALL_OUT)
         w.places[asked] = w.places[asked]._replace(revert=True)

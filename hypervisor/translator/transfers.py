@@ -29,7 +29,6 @@ from hypervisor.translator.writer import (
     UnitWriter,
     encoded,
 )
-from isa.encoder import encode
 from isa.operands import EAX, ECX, ESP, GENERAL, Immediate, Memory, Operand, Relative
 from isa.paravirt import SAVE_EAX, SAVE_ECX
 from isa.site_forms import Lost
@@ -59,7 +58,7 @@ def write_head(w: UnitWriter, eip: int) -> None:
 
     glue(_with_last_word(_COMPARE, -eip))
     here = SHORT_JUMP + len(CALL_OUT)
-    glue(encode("jecxz", (Relative(here, 8),)).data)
+    glue(encoded("jecxz", Relative(here, 8)))
     glue(CALL_OUT)
     glue(RESTORE_EAX)
     glue(RESTORE_ECX)
@@ -132,9 +131,9 @@ def _by_counter(w: UnitWriter, instruction: Instruction) -> None:
     operands: list[Operand] = [Relative(0, 8)]
     if instruction.address_size == 16:
         operands.append(GENERAL[16][ECX])
-    code = encode(instruction.mnemonic, operands).data
+    code = encoded(instruction.mnemonic, *operands)
     w.step(code[:-1] + bytes([SHORT_JUMP]), weight=1)
-    w.glue(encode("jmp", (Relative(SHORT_JUMP + JUMP_LENGTH, 8),)).data, w.site.end)
+    w.glue(encoded("jmp", Relative(SHORT_JUMP + JUMP_LENGTH, 8)), w.site.end)
     w.go_on(_target(instruction))
 
 

@@ -43,6 +43,14 @@ class Space:
         unit = self.active.get(eip)
         return self.inside.get(eip) if unit is None else (unit, unit.body)
 
+    def find_jumped(self, eip: int) -> tuple[Unit, int] | None:
+        """The same for a jump. Not within a unit that was cut: what is jumped to may be a loop, and
+        should lie in one."""
+        found = self.find(eip)
+        if found is not None and found[0].cut and found[0].eip != eip:
+            return None
+        return found
+
 
 class Site(NamedTuple):
     """A guest instruction."""
@@ -104,6 +112,7 @@ class Unit:
     weightless: tuple[int, ...]  #: offsets of instructions that take no tick
     inside: dict[int, int]  #: guest EIP of each instruction -> offset where it begins
     links: tuple[Link, ...]
+    cut: bool = False  #: its code goes on, but it was long enough
     is_gate: bool = False  #: it is what a gate leads to, and of no code of the guest's
     adaptive: frozenset[int] = frozenset()  #: EIPs of its stores that have become adaptive
     checked: bool = False  #: it looks whether its source has changed, each time

@@ -8,7 +8,7 @@ original behind it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from hypervisor.translator import layout
@@ -23,9 +23,9 @@ JUMP_LENGTH: Final = 5  #: of a JMP with a 32-bit displacement
 DISPLACEMENT: Final = 4
 
 
-@cache
+@lru_cache(maxsize=1 << 12)
 def encoded(mnemonic: str, *operands: Operand) -> bytes:
-    """The bytes of an instruction that has no relative operand."""
+    """The bytes of an instruction; one with a relative operand stands at 0."""
     return encode(mnemonic, operands).data
 
 
@@ -80,10 +80,10 @@ class UnitWriter(Writer):
         weight: int = 0,
         released: int = 0,
     ) -> None:
-        if operands and isinstance(operands[0], Relative):
-            code = encode(mnemonic, operands, address=len(self.data)).data
-        else:
-            code = encoded(mnemonic, *operands)
+        if operands and type(operands[0]) is Relative:  # as if it stood at 0, for the cache's sake
+            target, size = operands[0].target - len(self.data), operands[0].size
+            operands = Relative(target, size), *operands[1:]
+        code = encoded(mnemonic, *operands)
         self.step(code, lost, weight=weight, released=released)
 
     def hypercall(self, original: bytes, lost: Iterable[Lost] = ()) -> None:

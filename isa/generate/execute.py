@@ -186,7 +186,7 @@ SPECIAL = {
     "OP_REPEAT": "INDIRECT;",
     "OP_STOP": "(void)in; resume_at_stop(cpu); return;",
     "OP_GUARD": "guard(cpu, in); NEXT;",
-    "OP_POLL": "if (!may_run(cpu)) return; NEXT;",
+    "OP_POLL": "if (unlikely(cpu->left <= 0 || cpu->request)) { hold(cpu); return; } NEXT;",
     "OP_BREAK": "report_breakpoint(cpu, in); NEXT;",
 }
 FIRST_CASE = len(SPECIAL)
