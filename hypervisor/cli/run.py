@@ -113,7 +113,7 @@ class Options(NamedTuple):
     *("-d", "trace"),
     default="",
     metavar="LIST",
-    help="Trace in_asm, int, exec, as in QEMU; under a technique also exits, mmu.",
+    help="Trace in_asm, int, exec, as in QEMU; under a technique also exits, mmu, out_asm.",
 )
 @click.option(
     *("-D", "--trace-file"),
@@ -177,11 +177,12 @@ def check_native(options: Options) -> None:
     if options.mmu is not None:
         raise click.UsageError(f"--mmu goes with a --technique: {such_as}")
     if options.trace:
-        from hypervisor.trace import OWN_KINDS
+        from hypervisor.trace import OWN_KINDS, techniques_for
 
-        for word in options.trace.split(","):
-            if word.strip() in OWN_KINDS:
-                raise click.UsageError(f"-d {word.strip()} goes with a --technique: {such_as}")
+        for word in map(str.strip, options.trace.split(",")):
+            if word in OWN_KINDS:
+                those = ", ".join(techniques_for(word))
+                raise click.UsageError(f"-d {word} goes with a --technique: {those}")
 
 
 def run(options: Options, program: Loadable) -> int:

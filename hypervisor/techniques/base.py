@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypervisor.errors import HypervisorError
@@ -10,6 +10,7 @@ from isa.paravirt import HYPERVISOR
 
 if TYPE_CHECKING:
     from hypervisor.outcome import Outcome
+    from hypervisor.translator.unit import Unit
     from hypervisor.vm import VirtualMachine
     from isa.sites import Site
 
@@ -28,6 +29,8 @@ class Technique:
     kernel_in_ring_1: bool = True
     #: Never passed through a gate: `int` with it asks for the hypervisor, in the kernel at least.
     own_vector: ClassVar[int | None] = None
+    #: Whether it makes code of its own: `on_code`, `holds`.
+    generates_code: ClassVar[bool] = False
     #: The variant that a source is assembled to, if it is run from source (isa/paravirt.py).
     variant: ClassVar[str | None] = None
 
@@ -74,6 +77,14 @@ class Technique:
         """What the shadow IDT has for a pass-through gate of the guest's; None: it cannot be."""
         del vm
         return low, high
+
+    def on_code(self, listen: Callable[[Unit], object]) -> None:
+        """Have each unit of generated code shown, when it is in its place and has not run yet."""
+
+    def holds(self, address: int) -> bool:
+        """Is generated code at this linear address?"""
+        del address
+        return False
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         """A traced guest page has been written to."""

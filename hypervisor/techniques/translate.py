@@ -10,7 +10,7 @@ is. Adams and Agesen (2006) is the model.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind, ffi
@@ -54,6 +54,7 @@ class Translate(Technique):
         "--link-back": ("link_back", True),
     }
     own_vector: ClassVar[int | None] = layout.OWN_VECTOR
+    generates_code: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -107,6 +108,17 @@ class Translate(Technique):
             unit = self._cache.unit_at(record.eip)
             eip = unit.places[record.eip - unit.start].eip
             self._adaptive.faulted(eip, record.linear, unit)
+
+    @property
+    def cache(self) -> Cache:
+        """For those who look at what has been translated."""
+        return self._cache
+
+    def on_code(self, listen: Callable[[Unit], object]) -> None:
+        self._cache.on_added = listen
+
+    def holds(self, address: int) -> bool:
+        return layout.CODE <= address < layout.CODE + self._cache.size
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         del vm

@@ -48,6 +48,7 @@ class Cache:
         self.of_page: dict[int, set[Unit]] = defaultdict(set)  #: by guest page of their source
         self.translated = self.evicted = self.chained = 0
         self.on_lost_gate: Callable[[], None] = lambda: None
+        self.on_added: Callable[[Unit], object] = lambda unit: None
         self._next = layout.CODE
         self._miss = self._lay_miss()
         for of_user in (False, True) if user else (False,):
@@ -117,6 +118,7 @@ class Cache:
             link.unit = unit
         for page in unit.pages:
             self.of_page[page].add(unit)
+        self.on_added(unit)
         if unit.is_gate:
             unit.active = True
             return

@@ -31,7 +31,7 @@ entries: dq 0, 0x00CF9A000000FFFF, 0x00CFBA000000FFFF, 0x00CFB2000000FFFF
 """
 
 
-@pytest.mark.parametrize("technique", ["interpret", "trap"])
+@pytest.mark.parametrize("technique", ["interpret", "trap", "translate"])
 def test_a_guest_prints_what_it_prints_natively(technique: str) -> None:
     guest = find("rings")
     done = seventeen("run", "rings", "--technique", technique, "--virtualizable")

@@ -1,0 +1,133 @@
+"""Units as text: guest code, and under it what each instruction has become.
+
+After QEMU's `-d in_asm,out_asm`, so that who can read that can read this. A comment says what the
+bytes do not: which word of the vCPU area is read, where a link leads, what the hypervisor is asked.
+hypervisor/trace.py prints units when they are made; tests keep some of them (tests/hypervisor/
+listings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.translator import layout
+from hypervisor.translator.writer import CALL_OUT, DISPLACEMENT
+from isa.decoder import Instruction, decode
+from isa.disassembler import Line, disassemble
+from isa.operands import GS, Memory
+from isa.paravirt import FIELDS, VCPU_PAGE
+
+if TYPE_CHECKING:
+    from hypervisor.translator.unit import Place, Unit
+
+RULE: Final = "-" * 16
+COMMENT_COLUMN: Final = 36  #: of an instruction's text, where its comment begins
+_WORDS: Final = {field.address - VCPU_PAGE: field.name for field in (*FIELDS, *layout.OWN_FIELDS)}
+#: Read in its own size a field may be another: if_flag is a byte of if_word.
+_SIZED: Final = {
+    (field.address - VCPU_PAGE, field.size * 8): field.name
+    for field in (*FIELDS, *layout.OWN_FIELDS)
+}
+
+Name = Callable[[int], str]  #: linear address of the guest's -> symbol, or nothing
+
+
+def _no_name(address: int) -> str:
+    del address
+    return ""
+
+
+def place_of(eip: int, base: int, name: Name) -> str:
+    """``0x00100003 start+0x3``."""
+    return f"{eip:#010x} {name((base + eip) & 0xFFFF_FFFF)}".rstrip()
+
+
+def _line(line: Line, comment: str = "") -> str:
+    text = f"{line.text:{COMMENT_COLUMN}} ; {comment}" if comment else line.text
+    return f"0x{line.address:08x}:  {line.bytes.hex(' '):24s} {text}"
+
+
+def _base(unit: Unit) -> int:
+    return 0 if unit.space is None else unit.space.context.base
+
+
+def guest_lines(unit: Unit, name: Name = _no_name) -> list[str]:
+    """IN: the guest's code."""
+    if unit.is_gate:
+        return ["IN: (a pass-through gate, of no code of the guest's)"]
+    head = f"IN: {name((_base(unit) + unit.eip) & 0xFFFF_FFFF)}".rstrip()
+    return [head, *map(_line, disassemble(unit.source, unit.eip))]
+
+
+def code_lines(unit: Unit, name: Name = _no_name) -> list[str]:
+    """OUT: the cache's, each piece under what it stands for."""
+    lines = [f"OUT: [size={len(unit.code)}]"]
+    heads = dict(_heads(unit))
+    for line in disassemble(unit.code, unit.start):
+        offset = line.address - unit.start
+        if offset in heads:
+            lines.append(f"  -- {heads[offset]}")
+        lines.append(_line(line, _comment(unit, offset, name)))
+    return lines
+
+
+def _heads(unit: Unit) -> Iterator[tuple[int, str]]:
+    """By offset: what the code from there on is."""
+    if unit.is_gate:
+        return
+    if unit.body:
+        yield 0, "looked up: is it this one?"
+    if unit.checked:
+        yield unit.body, "has the guest's code changed?"
+    texts = {line.address: line.text for line in disassemble(unit.source, unit.eip)}
+    for eip, offset in unit.inside.items():
+        yield offset, f"{eip:#010x} {texts[eip]}"
+    if unit.links:
+        yield min(link.stub for link in unit.links), "links not yet followed"
+
+
+def _comment(unit: Unit, offset: int, name: Name) -> str:
+    """What an instruction's bytes do not say."""
+    instruction = decode(unit.code, 0, offset)
+    place, base = unit.places.get(offset), _base(unit)
+    for link in unit.links:
+        if link.displacement + DISPLACEMENT == offset + instruction.length:
+            return f"link to {place_of(link.eip, base, name)}"
+    if instruction.bytes == CALL_OUT and place is not None:
+        return _request(place, base, name)
+    return _words(instruction)
+
+
+def _request(place: Place, base: int, name: Name) -> str:
+    """What `int OWN_VECTOR` asks for."""
+    if place.link is not None:
+        return f"-> {place_of(place.link.eip, base, name)}"
+    if place.target:
+        return "another: look up EAX"
+    if place.check:
+        return "it has"
+    if place.gate:
+        return "exchange GS"
+    return "callout"
+
+
+def _words(instruction: Instruction) -> str:
+    """The word of the vCPU area that an operand is."""
+    for operand in instruction.operands:
+        if type(operand) is Memory and operand.segment == GS:
+            if operand.index is not None:
+                return "targets"
+            at = operand.displacement
+            return _SIZED.get((at, operand.size or 0)) or _WORDS.get(at, "")
+    return ""
+
+
+def text_of(unit: Unit, name: Name = _no_name, *, guest: bool = True, code: bool = True) -> str:
+    """A unit between rules, as a trace has it."""
+    lines = [RULE]
+    if guest:
+        lines += [*guest_lines(unit, name), ""]
+    if code:
+        lines += [*code_lines(unit, name), ""]
+    return "".join(f"{line}\n" for line in lines)
