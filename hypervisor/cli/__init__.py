@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "classify": "Decide by experiment which instructions are unsafe.",
     "fidelity": "Compare guests under techniques with the bare machine.",
     "compare": "Compare what techniques cost.",
+    "blocks": "Draw a program's translated blocks.",
     "tour": "Show what the laboratory is for, one screen at a time.",
     "guests": "List, show or copy the guest programs that come along.",
     "completion": "Print the shell's completion script.",

@@ -24,7 +24,11 @@ CASES = [
     (["run", "hello", "--mmu", "shadow"], 64, "--mmu goes with a --technique"),
     (["run", "hello", "-d", "exits"], 64, "-d exits goes with a --technique"),
     (["run", "hello", "-d", "int, mmu"], 64, "-d mmu goes with a --technique"),
-    (["run", "hello", "--technique", "trap", "-d", "magic"], 64, "in_asm, exec, int, out_asm, exits, mmu"),
+    (
+        ["run", "hello", "--technique", "trap", "-d", "magic"],
+        64,
+        "in_asm, exec, int, out_asm, exits, mmu",
+    ),
     (["run", "hello", "--technique", "trap", "--ram", "9G"], 64, "3G"),
     (["run", "hello", "echo", "--technique", "magic"], 64, "no technique 'magic'"),
     (["run", "hello", "helo", "--technique", "trap"], 66, "did you mean hello?"),
