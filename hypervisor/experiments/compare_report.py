@@ -36,7 +36,7 @@ DIFFERS_NOTE: Final = "* the program did not do what it does natively: the figur
 MOST_REASONS: Final = 3
 
 #: The plot: pixels.
-_LEFT, _WIDTH, _RIGHT, _LINE, _BAR = 260, 640, 120, 40, 11
+_LEFT, _WIDTH, _RIGHT, _LINE, _BAR = 260, 640, 120, 44, 14
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -157,7 +157,8 @@ def _parts(comparison: Comparison) -> Iterable[str]:
 
 
 def _cell(column: str, text: str) -> str:
-    return page.cell(text, "number" if column in NUMBERS else "")
+    names = COLUMNS[:2]
+    return page.cell(text, "number" if column in NUMBERS else "name" if column in names else "")
 
 
 def plot(chosen: Sequence[Row]) -> str:
@@ -182,7 +183,7 @@ def plot(chosen: Sequence[Row]) -> str:
         )
     for number, row in enumerate(chosen):
         top = number * _LINE + 4
-        parts.append(f'<text x="0" y="{top + 16}">{escape(row.technique)}</text>')
+        parts.append(f'<text x="0" y="{top + 19}">{escape(row.technique)}</text>')
         for value, kind, shift in (
             (row.ratio, "executed", 0),
             (row.wall_ratio, "modelled", _BAR + 2),
@@ -191,7 +192,7 @@ def plot(chosen: Sequence[Row]) -> str:
             parts.append(
                 f'<rect class="{kind}" x="{left:.1f}" y="{top + shift}" '
                 f'width="{max(right - left, 1):.1f}" height="{_BAR}"/>'
-                f'<text x="{right + 4:.1f}" y="{top + shift + _BAR - 1}">'
+                f'<text x="{right + 4:.1f}" y="{top + shift + _BAR - 3}">'
                 f"{value:.2f} {'cycles' if kind == 'executed' else 'wall'}</text>"
             )
     return "".join([*parts, "</svg>"])

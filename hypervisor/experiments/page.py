@@ -23,6 +23,7 @@ table { border-collapse: collapse; width: 100%; font-size: .85rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
   border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.name { white-space: nowrap; }
 td.cross, td.cross a { color: var(--bad); } td.equal { color: var(--good); }
 tr:target { background: var(--badback); }
 code { font-family: ui-monospace, monospace; }

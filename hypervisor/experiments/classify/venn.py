@@ -119,7 +119,7 @@ def draw(
     heads = [
         f'<text x="{PRIVILEGED - 130}" y="28" class="head">privileged</text>',
         f'<text x="{SENSITIVE + 130}" y="28" class="head">sensitive</text>',
-        f'<text x="{SENSITIVE + 130}" y="{MIDDLE - RADIUS + 52}" class="head bad">unsafe</text>'
+        f'<text x="{SENSITIVE + 60}" y="{MIDDLE - RADIUS + 52}" class="head bad">unsafe</text>'
         if loose
         else "",
         f'<text x="16" y="{HEIGHT - 10}" class="note">outside: {safe} safe rows</text>',
