@@ -9,7 +9,7 @@ listings).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hypervisor.translator import layout
 from hypervisor.translator.writer import CALL_OUT, DISPLACEMENT
@@ -63,13 +63,32 @@ def guest_lines(unit: Unit, name: Name = _no_name) -> list[str]:
 def code_lines(unit: Unit, name: Name = _no_name) -> list[str]:
     """OUT: the cache's, each piece under what it stands for."""
     lines = [f"OUT: [size={len(unit.code)}]"]
+    for row in code_rows(unit, name):
+        if row.head:
+            lines.append(f"  -- {row.head}")
+        lines.append(_line(row.line, row.comment))
+    return lines
+
+
+class CodeRow(NamedTuple):
+    """An instruction of the cache."""
+
+    head: str  #: what begins here, if something does
+    eip: int | None  #: of the guest's instruction that it is part of, if it is of one
+    line: Line
+    comment: str
+
+
+def code_rows(unit: Unit, name: Name = _no_name) -> Iterator[CodeRow]:
+    """A unit's code, an instruction at a time."""
     heads = dict(_heads(unit))
+    begins = {offset: eip for eip, offset in unit.inside.items()}
+    stubs = min((link.stub for link in unit.links), default=len(unit.code))
+    eip: int | None = None
     for line in disassemble(unit.code, unit.start):
         offset = line.address - unit.start
-        if offset in heads:
-            lines.append(f"  -- {heads[offset]}")
-        lines.append(_line(line, _comment(unit, offset, name)))
-    return lines
+        eip = begins.get(offset, eip) if offset < stubs else None
+        yield CodeRow(heads.get(offset, ""), eip, line, _comment(unit, offset, name))
 
 
 def _heads(unit: Unit) -> Iterator[tuple[int, str]]:

@@ -23,7 +23,7 @@ from emulator import Machine
 from guests import LIB
 from hypervisor.errors import ExperimentError
 from hypervisor.experiments import tour
-from hypervisor.experiments.tour import TOUR, hypercall, passthrough, popf, shadows
+from hypervisor.experiments.tour import TOUR, hypercall, passthrough, popf, shadows, translation
 from hypervisor.experiments.tour.screen import LINES, MARK, WIDTH, Kind, Line, table
 from hypervisor.experiments.tour.steps import build, first_unequal
 from isa import assemble
@@ -228,6 +228,32 @@ def test_an_interrupt_gate_is_not_passed_through(monkeypatch: pytest.MonkeyPatch
     for row in cells(passthrough.show(), "int SYSTEM_CALL"):
         assert row[2] == row[3]
         assert row[3].startswith("int")
+
+
+def test_a_block_is_translated_without_exits() -> None:
+    lines = translation.show_block()
+    exits = [row[-1] for row in cells(lines, "") if len(row) > 2 and row[0] != "guest"]
+    assert exits.count("-") >= 3
+    assert cells(lines, "inc ebx")[0][:2] == ["inc ebx", "inc ebx"]
+    assert cells(lines, "cli")[0][1] == "mov byte [gs:1], 0"
+    assert "no difference from native" in " ".join(texts(lines))
+
+
+def test_chained_blocks_need_no_exit() -> None:
+    lines = translation.show_chaining()
+    first, *_, last = (row for row in cells(lines, "") if row[0].isdigit())
+    assert "link" in first[1]
+    assert last[1:] == ["-", "-"]
+
+
+def test_code_that_changes_is_translated_again() -> None:
+    lines = translation.show_self_modifying()
+    rows = [row for row in cells(lines, "") if row[0].isdigit()]
+    assert [int(row[1]) for row in rows] == list(range(len(rows), 0, -1))
+    assert "traced store" in rows[0][2]
+    assert "traced store" not in rows[-1][2]
+    assert rows[-1][3].endswith("checked")
+    assert f"natively in {len(rows)} of {len(rows)} turns" in " ".join(texts(lines))
 
 
 # -- Parts -----------------------------------------------------------------------------------------
