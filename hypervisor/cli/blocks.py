@@ -30,7 +30,10 @@ ON_PAGE = 40
     metavar="N",
     help=f"Show the N hottest blocks ({ON_TERMINAL} in the table, {ON_PAGE} on the page).",
 )
-def command(program: str, output: Path | None, max_ticks: int | None, most: int | None) -> None:
+@click.option("--user", is_flag=True, help="Translate what runs in ring 3 as well.")
+def command(
+    program: str, output: Path | None, max_ticks: int | None, most: int | None, user: bool
+) -> None:
     """Run PROGRAM under translate, and count how often each translated block runs.
 
     Prints the hottest blocks; with -o, writes a page that draws them with the ways between them,
@@ -49,7 +52,7 @@ def command(program: str, output: Path | None, max_ticks: int | None, most: int 
         write_file(output, b"")  # better to hear now than after the run that it cannot be
     subjects = find([program])
     assert subjects is not None
-    graph = record(subjects[0], max_ticks=max_ticks)
+    graph = record(subjects[0], max_ticks=max_ticks, user=user)
     count = most or ON_TERMINAL
     print_table(blocks_page.COLUMNS, blocks_page.rows(graph, count), right=blocks_page.NUMBERS)
     for line in blocks_page.summary(graph, count):

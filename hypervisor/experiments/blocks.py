@@ -29,7 +29,6 @@ from hypervisor.translator.unit import Unit
 from hypervisor.vm import VirtualMachine
 from isa.disassembler import disassemble
 
-TECHNIQUE: Final = "translate"
 LINK: Final = "link"
 LOOK_UP: Final = "look-up"
 EVENT: Final = "event"
@@ -198,9 +197,12 @@ class Census:
         here.by_link = address in self._links
 
 
-def record(subject: Subject, *, max_ticks: int | None = None) -> Graph:
-    """Run a program under the translator, and count; ExperimentError if nothing was translated."""
-    vm = VirtualMachine(technique=TECHNIQUE, ram=subject.ram, console_in=subject.input)
+def record(subject: Subject, *, max_ticks: int | None = None, user: bool = False) -> Graph:
+    """Run a program under the translator, and count; ExperimentError if nothing was translated.
+
+    user: what runs in ring 3 is translated as well.
+    """
+    vm = VirtualMachine(technique=Translate(user=user), ram=subject.ram, console_in=subject.input)
     assert isinstance(vm.technique, Translate)
     image = subject.image()
     vm.symbols = subject.symbols(image)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hypervisor.translator import layout
+from hypervisor.translator.stores import PAGE_PART, SELECTOR_PART, SHADOW_PART, WINDOW_PART
 from hypervisor.translator.writer import CALL_OUT, DISPLACEMENT
 from isa.decoder import Instruction, decode
 from isa.disassembler import Line, disassemble
@@ -28,6 +29,14 @@ _WORDS: Final = {field.address - VCPU_PAGE: field.name for field in (*FIELDS, *l
 _SIZED: Final = {
     (field.address - VCPU_PAGE, field.size * 8): field.name
     for field in (*FIELDS, *layout.OWN_FIELDS)
+}
+
+#: Of stores that find out for themselves whether they need the hypervisor.
+_ALIAS_PARTS: Final = {
+    PAGE_PART: "page",
+    WINDOW_PART: "window",
+    SHADOW_PART: "shadow",
+    SELECTOR_PART: "selector",
 }
 
 Name = Callable[[int], str]  #: linear address of the guest's -> symbol, or nothing
@@ -126,20 +135,32 @@ def _request(place: Place, base: int, name: Name) -> str:
         return "another: look up EAX"
     if place.check:
         return "it has"
+    if place.revert:
+        return "no alias, many times: as it was"
     if place.gate:
         return "exchange GS"
     return "callout"
 
 
 def _words(instruction: Instruction) -> str:
-    """The word of the vCPU area that an operand is."""
+    """What of the translator's own an operand is."""
     for operand in instruction.operands:
         if type(operand) is Memory and operand.segment == GS:
-            if operand.index is not None:
-                return "targets"
-            at = operand.displacement
-            return _SIZED.get((at, operand.size or 0)) or _WORDS.get(at, "")
+            return _word(operand)
     return ""
+
+
+def _word(operand: Memory) -> str:
+    """What is in reach of the translator's GS: a word, or an entry of a table."""
+    at = operand.displacement
+    if operand.base is None:
+        if operand.index is not None:
+            return "targets"
+        return _SIZED.get((at, operand.size or 0)) or _WORDS.get(at, "")
+    if operand.index is not None:
+        return "the entry's shadow"
+    part = _ALIAS_PARTS.get(at - (layout.ALIASES - layout.AREA))
+    return f"alias's {part}" if part else "through the window"
 
 
 def text_of(unit: Unit, name: Name = _no_name, *, guest: bool = True, code: bool = True) -> str:

@@ -85,6 +85,12 @@ def test_an_event_is_no_way_of_the_guests(tmp_path: Path) -> None:
     assert found.elsewhere > 0
 
 
+def test_ring_3_is_counted_if_it_is_translated() -> None:
+    found = record(find_subject("rings"), user=True)
+    assert found.elsewhere < graph("rings").elsewhere
+    assert found.result.ticks == graph("rings").result.ticks
+
+
 def test_a_run_is_cut(tmp_path: Path) -> None:
     found = record(find_subject("hello"), max_ticks=50)
     assert found.result.ticks == sum(block.executed for block in found.blocks) == 50

@@ -253,7 +253,7 @@ def test_code_that_changes_is_translated_again() -> None:
     assert "traced store" in rows[0][2]
     assert "traced store" not in rows[-1][2]
     assert rows[-1][3].endswith("checked")
-    assert f"natively in {len(rows)} of {len(rows)} turns" in " ".join(texts(lines))
+    assert f"native's in {len(rows)} of {len(rows)} turns" in " ".join(texts(lines))
 
 
 # -- Parts -----------------------------------------------------------------------------------------

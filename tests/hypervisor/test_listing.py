@@ -58,9 +58,9 @@ SOURCES = {
 }
 
 
-def unit_of(source: str, *, checked: bool = False) -> Unit:
+def unit_of(source: str, *, checked: bool = False, adaptive: frozenset[int] = frozenset()) -> Unit:
     code = assemble(source, origin=ORIGIN).flat()
-    unit = build(Source((ORIGIN >> 12,), code, b""), KERNEL, ORIGIN, checked)
+    unit = build(Source((ORIGIN >> 12,), code, b""), KERNEL, ORIGIN, checked, adaptive)
     assert unit is not None
     unit.start = layout.CODE
     return unit
@@ -79,6 +79,11 @@ def test_a_unit_that_checks_itself(golden: Any) -> None:
     golden.check(GOLDEN / "checked.txt", show(unit_of("inc eax\njmp $", checked=True)))
 
 
+def test_an_adaptive_store(golden: Any) -> None:
+    unit = unit_of("mov [ebx+4], esi", adaptive=frozenset({ORIGIN}))
+    golden.check(GOLDEN / "adaptive.txt", show(unit))
+
+
 def test_a_gate(golden: Any) -> None:
     unit = build_gate(KERNEL, ORIGIN)
     unit.start = layout.CODE
@@ -86,7 +91,7 @@ def test_a_gate(golden: Any) -> None:
 
 
 def test_no_golden_file_is_left_over() -> None:
-    assert {path.stem for path in GOLDEN.iterdir()} == {*SOURCES, "checked", "gate"}
+    assert {path.stem for path in GOLDEN.iterdir()} == {*SOURCES, "adaptive", "checked", "gate"}
 
 
 @pytest.mark.parametrize("name", SOURCES)
