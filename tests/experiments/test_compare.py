@@ -25,7 +25,8 @@ from hypervisor.experiments.compare_report import (
     plot,
     rows,
 )
-from hypervisor.experiments.fidelity import Column
+from hypervisor.experiments.fidelity import Column, default_columns
+from hypervisor.techniques import find_technique
 from isa import assemble
 from isa.cost import INSTRUCTION_CYCLES
 from tests.cli.support import ROOT, environment, seventeen, write_source
@@ -64,7 +65,7 @@ def test_cycles_and_exits_repeat_to_the_bit() -> None:
 
 
 def test_each_program_begins_with_its_native_run() -> None:
-    techniques = ["native", "interpret", "trap", "trap --virtualizable", "paravirt"]
+    techniques = ["native", *map(str, default_columns())]
     assert [row.technique for row in two_guests().rows] == 2 * techniques
     native = two_guests().row("quicksort", "native")
     assert (native.ratio, native.wall_ratio, native.modelled) == (1, 1, 0)
@@ -73,11 +74,18 @@ def test_each_program_begins_with_its_native_run() -> None:
 
 
 def test_the_guest_pays_for_its_instructions_and_devices_everywhere_alike() -> None:
-    """Executed cycles differ from native's by page walks and world switches at most."""
+    """Executed cycles differ from native's by page walks and world switches at most.
+
+    A translation is longer than its original, but mostly it is the same.
+    """
     for row in two_guests().rows:
         assert row.same, row
         native = two_guests().row(row.program, "native")
-        assert row.executed == pytest.approx(native.executed, rel=0.005), row
+        name = row.technique.split()[0]
+        if name != "native" and find_technique(name).generates_code:
+            assert native.executed <= row.executed < 1.2 * native.executed, row
+        else:
+            assert row.executed == pytest.approx(native.executed, rel=0.005), row
 
 
 def test_interpretation_pays_for_every_kernel_instruction() -> None:
