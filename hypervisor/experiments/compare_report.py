@@ -28,8 +28,9 @@ COLUMNS: Final = (
 )
 NUMBERS: Final = frozenset(COLUMNS[2:-1])
 NOTE: Final = (
-    "Executed: cycles of the guest's instructions, or of what they were translated to, by the core. "
-    "Hypervisor: its own work, modelled by hypervisor/cost.py. Ratio: of their sum to native's."
+    "Executed: cycles of the guest's instructions, or of what they were translated to, by the "
+    "core. Hypervisor: its own work, modelled by hypervisor/cost.py. Ratio: of their sum to "
+    "native's."
 )
 DIFFERS: Final = "*"  #: behind the name of a technique under which a program did something else
 DIFFERS_NOTE: Final = "* the program did not do what it does natively: the figures mean little"

@@ -36,6 +36,7 @@ show_end:
         cli
         mov al, 0
         out 0xF4, al
+        hlt                     ; not reached
 """
 
 LOOP: Final = """\
