@@ -219,7 +219,7 @@ def record(subject: Subject, *, max_ticks: int | None = None, user: bool = False
         tuple(blocks),
         tuple(_ordered(census.edges)),
         result,
-        vm.technique.cache.chained,
+        vm.technique.translator.cache.chained,
         result.ticks - sum(block.executed for block in blocks),
     )
 

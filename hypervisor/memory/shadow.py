@@ -46,6 +46,7 @@ MOST_TABLES: Final = 1000
 #: How many entries after the one that faulted are made with it, where they need no bit set.
 PREFETCH: Final = 15
 WORD: Final = struct.Struct("<I")
+TABLES: Final = "tables"  #: whom pages are traced for: descriptor tables, IDT, TSS
 READ: Final = int(Access.READ)
 WRITE: Final = int(Access.WRITE)
 AS_USER: Final = int(Access.USER)
@@ -116,7 +117,7 @@ class ShadowPaging:
         self._of_page: dict[int, set[Table]] = defaultdict(set)  #: guest page -> shadows of it
         self._writers: dict[int, set[tuple[Table, int]]] = defaultdict(set)
         self._traced: set[int] = set()
-        self._others: set[int] = set()  #: pages traced for someone else
+        self._others: dict[int, set[str]] = defaultdict(set)  #: page -> for whom else it is traced
 
     # -- the address space in use ------------------------------------------------------------------
 
@@ -272,11 +273,12 @@ class ShadowPaging:
 
     # -- tracing -----------------------------------------------------------------------------------
 
-    def trace(self, page: int) -> None:
-        """Have stores to a guest page interpreted and reported, for someone else's sake."""
-        if page not in self._others:
-            self.on_tables()
-        self._others.add(page)
+    def trace(self, page: int, owner: str = TABLES) -> None:
+        """Have stores to a guest page interpreted and reported, for an owner's sake."""
+        if owner in self._others[page]:
+            return
+        self.on_tables()
+        self._others[page].add(owner)
         self._protect(page)
 
     def is_traced(self, page: int) -> bool:
@@ -298,7 +300,7 @@ class ShadowPaging:
         """The machine page of the one shadow that a guest table has; None if there are more, or
         none, or stores to it are reported to someone else too."""
         tables = self._of_page.get(page, ())
-        if len(tables) != 1 or page in self._others:
+        if len(tables) != 1 or self._others.get(page):
             return None
         return next(iter(tables)).frame
 
@@ -312,13 +314,13 @@ class ShadowPaging:
             self._store(table, index, 0)
             self.stale = True
 
-    def untrace(self, page: int) -> None:
-        """Nobody else needs to know of stores to a guest page any more."""
-        self._others.discard(page)
+    def untrace(self, page: int, owner: str = TABLES) -> None:
+        """An owner needs to know of stores to a guest page no more."""
+        self._others[page].discard(owner)
         self._unprotect(page)
 
     def _unprotect(self, page: int) -> None:
-        if page in self._traced and page not in self._others and not self._of_page.get(page):
+        if page in self._traced and not self._others.get(page) and not self._of_page.get(page):
             self._traced.discard(page)
             self._memory.watch(page, False)
 

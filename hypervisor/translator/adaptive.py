@@ -126,10 +126,10 @@ class Adaptive:
         self.reverted += 1
         self._cache.drop(unit)
 
-    def clear(self) -> None:
-        """No store may write to a table by itself."""
+    def clear(self) -> bool:
+        """No store may write to a table by itself; False if none might."""
         if not self._aliases:
-            return
+            return False
         for number in self._aliases:
             self._vm.monitor.write(stores.alias_address(number), NO_ALIAS)
             for base in (layout.WINDOWS, layout.SHADOWS):
@@ -137,6 +137,7 @@ class Adaptive:
             self._invalidate(number)
         self._aliases.clear()
         self._vm.paging.refresh_unreported()
+        return True
 
     def forget(self) -> None:
         """The guest is another one now."""

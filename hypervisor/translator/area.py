@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 NULL_SELECTORS: Final = 4
+SINGLE_STEP: Final = 0x4000  #: DR6.BS
 HALF: Final = struct.Struct("<H")
 _NAMES: Final = {"eax": EAX, "ecx": ECX, "edx": EDX, "esp": ESP}
 assert GENERAL[ESP] == "esp"
@@ -107,7 +108,9 @@ class TranslatorArea(VcpuArea):
     def leave(self, virtual: Any) -> None:
         super().leave(virtual)
         if self._guest_debug is not None:
+            stepped = virtual.dr[6] & SINGLE_STEP  # ring 3 may do that as it likes
             virtual.dr[0:8] = self._guest_debug
+            virtual.dr[6] |= stepped
             self._guest_debug = None
         if virtual.cpl == USER and not self._user:
             return

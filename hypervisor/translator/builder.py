@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 MOST_INSTRUCTIONS: Final = 48
+MOST_BYTES: Final = 2048  #: of its code, but for the last instruction's and stubs
 
 
 class Source(NamedTuple):
@@ -112,7 +113,7 @@ class _Build:
         """Write what each instruction becomes; does the guest go on behind the last?"""
         w, source = self._writer, self._source
         most = MOST_CHECKED if self._checked else MOST_INSTRUCTIONS
-        while len(self.inside) < most and self._size < len(source.code):
+        while self._goes_on(most):
             eip = (self._eip + self._size) & FLAT_LIMIT
             instruction = decode_at(source, self._size, eip)
             if instruction is None:
@@ -135,6 +136,11 @@ class _Build:
                 return True
         return True
 
+    def _goes_on(self, most: int) -> bool:
+        """Is there code to be translated yet, and room for it?"""
+        self._cut = len(self.inside) == most or len(self._writer.data) > MOST_BYTES
+        return not self._cut and self._size < len(self._source.code)
+
     def finish(self) -> Unit:
         """The unit."""
         w, source = self._writer, self._source
@@ -152,7 +158,7 @@ class _Build:
             inside=self.inside,
             links=tuple(w.links),
             checked=self._checked,
-            cut=len(self.inside) == MOST_INSTRUCTIONS,
+            cut=self._cut,
             adaptive=frozenset(self._adaptive & self.inside.keys()),
         )
 

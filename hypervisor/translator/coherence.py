@@ -10,7 +10,7 @@ page has moved sleep.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.translator.check import MOST_STORES
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hypervisor.translator.cache import Cache
     from hypervisor.translator.unit import Unit
     from hypervisor.vm import VirtualMachine
+
+CODE: Final = "code"  #: whom pages are traced for
 
 
 class Coherence:
@@ -40,7 +42,7 @@ class Coherence:
             self._mapped[linear] = page
             linear = (linear + PAGE) & 0xFFFF_FFFF
             if not unit.checked:
-                self._vm.paging.trace(page)
+                self._vm.paging.trace(page, CODE)
 
     def written(self, page: int) -> None:
         """A traced guest page has been written to."""
@@ -55,7 +57,8 @@ class Coherence:
                 self.invalidated += 1
         if mixes:
             self.mixed.add(page)
-            self._vm.paging.untrace(page)
+        if not units:  # as when it mixes
+            self._vm.paging.untrace(page, CODE)
 
     def _source(self, unit: Unit) -> bytes:
         """What stands now where a unit was made from."""

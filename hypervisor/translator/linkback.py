@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hypervisor.guest_memory import PAGE
 from hypervisor.monitor import MONITOR
 from hypervisor.translator.builder import Source, decode_at, read_source
+from hypervisor.translator.coherence import CODE
 from hypervisor.translator.forms import FLAT_LIMIT, form_of, identical
 from isa.errors import DecodeError
 from isa.operands import Relative
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 EDGES: Final = 4  #: how many instruction breakpoints a processor has
 MOST_INSTRUCTIONS: Final = 64
+DR6_CLEAR: Final = 0xFFFF_0FF0
+DR7_ALWAYS: Final = 0x400
 _BRANCHES: Final = frozenset({"jcc", "jmp", "loop", "loopz", "loopnz", "jecxz"})
 _FALLS: Final = _BRANCHES - {"jmp"}
 
@@ -65,7 +68,7 @@ class Regions:
             self._regions.append(region)
             self.edges = edges
             for page in region.pages.values():
-                self._vm.paging.trace(page)
+                self._vm.paging.trace(page, CODE)
         self._cache.lead_back(link)
         self._links.append(link)
         self.linked += 1
@@ -136,7 +139,7 @@ class Regions:
         for number, edge in enumerate(sorted(self.edges)):
             state.dr[number] = edge
             enabled |= 2 << 2 * number  # globally, on execution
-        state.dr[7] = enabled | 0x400
+        state.dr[6], state.dr[7] = DR6_CLEAR, enabled | DR7_ALWAYS
 
 
 def _successors(instruction: Instruction) -> list[int]:
