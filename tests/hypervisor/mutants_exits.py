@@ -357,7 +357,7 @@ _AREA: Final = [
     _area("is writable while TF is 1",
           edit(_A.enter, "(EFLAGS_IOPL | EFLAGS_TF)", "EFLAGS_IOPL")),
     _area("rights are not flushed",
-          edit(_A.enter, "self._vm.host.cpu.invalidate_page(IF_WORD.address)", "pass")),
+          edit(_A.enter, "self._vm.host.cpu.invalidate_page(self.base)", "pass")),
     _area("interrupts are always off", edit(_A.interrupts_on.fget, "!= 0", "< 0")),
 ]  # fmt: skip
 

@@ -151,7 +151,8 @@ _CHANGES: Final = [
     _shadow("dropped directories keep their children",
             edit(_S._drop, "child.parents.discard((table, index))", "pass")),
     _shadow("the monitor area is not mapped",
-            edit(_S._table, "self._store(table, DIRECTORY_INDEX, monitor)", "pass")),
+            edit(_S._table, "self._store(table, DIRECTORY_INDEX, self._monitor_table << 12 | rights)",
+                 "pass")),
     _shadow("all clear keeps the TLB", edit(_S.clear, "self.stale = True", "pass")),
 ]  # fmt: skip
 
@@ -164,10 +165,11 @@ _G: Final = Gates
 _GATES: Final = [
     _gates("the processor's exceptions too",
            edit(_G.open, "or vector < FIRST_FREE_VECTOR", "")),
-    _gates("refused ones are tried again", edit(_G.open, "vector in self._refused or", ""),
+    _gates("refused ones are tried again", edit(_G.open, "in (*self._refused, technique.own_vector)",
+                                                  "== technique.own_vector"),
            "performance only: they are refused again"),
     _gates("opened whatever the virtual flags",
-           edit(_G.open, "or not self.allowed(state)", "")),
+           edit(_G.open, "if not self.allowed(state)", "if False")),
     _gates("tables are not remembered",
            edit(_G.open, "self._tables = self._registers()", "pass"),
            "performance only: gates are closed at the next change of a control register"),
