@@ -151,8 +151,8 @@ _CHANGES: Final = [
     _shadow("dropped directories keep their children",
             edit(_S._drop, "child.parents.discard((table, index))", "pass")),
     _shadow("the monitor area is not mapped",
-            edit(_S._table, "self._store(table, DIRECTORY_INDEX, self._monitor_table << 12 | rights)",
-                 "pass")),
+            edit(_S._table, "table, DIRECTORY_INDEX, self._monitor_table << 12 | rights",
+                 "table, DIRECTORY_INDEX, 0")),
     _shadow("all clear keeps the TLB", edit(_S.clear, "self.stale = True", "pass")),
 ]  # fmt: skip
 
@@ -165,8 +165,8 @@ _G: Final = Gates
 _GATES: Final = [
     _gates("the processor's exceptions too",
            edit(_G.open, "or vector < FIRST_FREE_VECTOR", "")),
-    _gates("refused ones are tried again", edit(_G.open, "in (*self._refused, technique.own_vector)",
-                                                  "== technique.own_vector"),
+    _gates("refused ones are tried again",
+           edit(_G.open, "in (*self._refused, technique.own_vector)", "== technique.own_vector"),
            "performance only: they are refused again"),
     _gates("opened whatever the virtual flags",
            edit(_G.open, "if not self.allowed(state)", "if False")),
