@@ -72,6 +72,8 @@ class Descriptors:
         self._guest_page = guest_page  #: machine page -> guest page
         self.code_end = code_end
         self.data_end = data_end
+        #: Code segments cannot be read through: what is behind `data_end` can only be executed.
+        self.hides_code = False
         self.filled = 0  #: how often a descriptor was copied
         self._own: set[int] = set()  #: keys of the monitor's own descriptors
         self._sources: dict[int, Segment] = {}
@@ -170,7 +172,10 @@ class Descriptors:
     def shadow(self, source: Segment) -> Segment | None:
         """What stands for a guest's segment on the real CPU; None if nothing can."""
         if source.attributes & segments.CODE:
-            return segments.cut(source, self.code_end)
+            cut = segments.cut(source, self.code_end)
+            if cut is not None and self.hides_code:
+                cut = cut._replace(attributes=cut.attributes & ~segments.READABLE)
+            return cut
         # With a base the vCPU area would not be where its users think. Ring 3's segments may reach
         # it, for its pages are the supervisor's: all flat segments end alike, as the core likes.
         return segments.cut(source, MONITOR if source.base else self.data_end)

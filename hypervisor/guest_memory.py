@@ -7,7 +7,7 @@ there is no frame. The interface is that of emulator/memory.py. Read vm.py next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import PageFlag, ffi
@@ -33,6 +33,8 @@ class GuestMemory(Memory):
         self.count = size // PAGE
         self.frames: Any = ffi.new("uint32_t[]", [NO_FRAME] * self.count)
         self.guest_page: dict[int, int] = {}  #: machine page -> guest page
+        #: Address and bytes of a page -> as the guest wrote them, if a technique has changed them.
+        self.view_page: Callable[[int, bytes], bytes] = lambda address, data: data
         hole = range(HOLE.start // PAGE, HOLE.stop // PAGE)
         for page in range(self.count):
             if page not in hole:
@@ -86,7 +88,7 @@ class GuestMemory(Memory):
             if self.frames[page] != NO_FRAME:
                 data = self._machine_memory.read(self.frames[page] << 12, PAGE)
                 if data != zero:
-                    yield page * PAGE, data
+                    yield page * PAGE, self.view_page(page * PAGE, data)
 
     def restore(self, pages: Mapping[int, bytes]) -> None:
         """Make memory what `pages` yielded."""

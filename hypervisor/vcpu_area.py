@@ -82,6 +82,10 @@ class VcpuArea:
         """A field, as the guest has left it."""
         return int.from_bytes(self._bytes[field], "little")
 
+    def put(self, field: Field, value: int) -> None:
+        """Set a field of four bytes."""
+        self._bytes[field][:] = (value & 0xFFFF_FFFF).to_bytes(4, "little")
+
     def holds(self, linear: int) -> bool:
         """Is a linear address in the area?"""
         return self.base <= linear < self.base + VCPU_AREA_BYTES

@@ -109,6 +109,7 @@ class VirtualMachine(Machine):
             cpu.field, ("tick", "interrupt_line", "cpl")
         )
         self.guest_page = memory.guest_page
+        self._guest_memory = memory
         self.monitor = Monitor(self.host)
         paging = find_memory(self.mmu)
         self.paging = paging(self.host, memory, cpu, self.monitor.page_table)
@@ -242,6 +243,9 @@ class VirtualMachine(Machine):
         code: the instruction, if another stands at EIP; it counts as `length` bytes long.
         """
         self.world.leave()
+        if not code:
+            code = self.technique.original(self)
+            length = len(code)
         self.interpreted[reason] += 1
         state, handlers = self.cpu.state, self._handlers
         tick, eip = state.tick, state.eip
@@ -269,6 +273,15 @@ class VirtualMachine(Machine):
         """Write to guest-physical memory on the guest's behalf, within a page, and say so."""
         self.memory.write(address, data)
         self._written(address >> 12)
+
+    @property
+    def view_page(self) -> Callable[[int, bytes], bytes]:
+        """Address and bytes of a guest page -> as the guest wrote them."""
+        return self._guest_memory.view_page
+
+    @view_page.setter
+    def view_page(self, view: Callable[[int, bytes], bytes]) -> None:
+        self._guest_memory.view_page = view
 
     @property
     def stopped(self) -> bool:

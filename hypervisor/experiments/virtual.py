@@ -50,9 +50,9 @@ class VirtualRun:
         machine, result = self.machine, self.result or self.run(0)
         machine.drain_trace()
         machine.world.leave()
-        number_of = machine.guest_page
+        number_of, view = machine.guest_page, machine.view_page
         pages = (
-            (number_of[at // PAGE] * PAGE, data)
+            (number_of[at // PAGE] * PAGE, view(number_of[at // PAGE] * PAGE, data))
             for at, data in machine.host.memory.pages()
             if at // PAGE in number_of
         )

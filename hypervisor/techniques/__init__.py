@@ -20,6 +20,7 @@ TECHNIQUES: Final = {
     "interpret": ("hypervisor.techniques.interpret", "Interpret"),
     "trap": ("hypervisor.techniques.trap", "Trap"),
     "translate": ("hypervisor.techniques.translate", "Translate"),
+    "patch": ("hypervisor.techniques.patch", "Patch"),
     "paravirt": ("hypervisor.techniques.paravirt", "Paravirt"),
 }
 

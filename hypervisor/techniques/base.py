@@ -68,7 +68,13 @@ class Technique:
         """Have the virtual CPU take the step, or several but not beyond a tick; the last's exit."""
         del until
         vm.steps += 1
-        return vm.cpu.step()
+        code = self.original(vm)
+        return vm.cpu.step(code, len(code))
+
+    def original(self, vm: VirtualMachine) -> bytes:
+        """The guest's instruction at the virtual CPU's EIP, if something else stands there."""
+        del vm
+        return b""
 
     def traced(self, vm: VirtualMachine, record: Any) -> None:
         """A store to a traced page has faulted on the real CPU; it will be interpreted."""

@@ -59,7 +59,7 @@ class TranslatorArea(VcpuArea):
         now = self._state[TABLES_AND_CONTROLS]
         if now != self._seen_tables:
             self._seen_tables = now
-            self._show_controls(virtual)
+            show_controls(self, virtual)
             self._seen = b""
         now = self._state[RING_AND_SEGMENTS]
         if now != self._seen:
@@ -80,10 +80,10 @@ class TranslatorArea(VcpuArea):
 
     def _show_selectors(self, virtual: Any) -> None:
         gs = virtual.seg[GS]
-        self._put(layout.GS_SELECTOR, gs.selector)
-        self._put(layout.SS_SELECTOR, virtual.seg[SS].selector)
+        self.put(layout.GS_SELECTOR, gs.selector)
+        self.put(layout.SS_SELECTOR, virtual.seg[SS].selector)
         same = self._is_loaded(gs)
-        self._put(layout.GS_NEGATED, -(gs.selector if same else layout.NO_SELECTOR))
+        self.put(layout.GS_NEGATED, -(gs.selector if same else layout.NO_SELECTOR))
 
     def _is_loaded(self, register: Any) -> bool:
         """Would loading its selector again change nothing?"""
@@ -93,15 +93,6 @@ class TranslatorArea(VcpuArea):
         descriptors.fill(register.selector)
         now = Segment(register.attributes, register.base, register.limit)
         return descriptors.source(register.selector) == now
-
-    def _show_controls(self, virtual: Any) -> None:
-        self._put(layout.LDTR_SELECTOR, virtual.ldtr.selector)
-        self._put(layout.TR_SELECTOR, virtual.tr.selector)
-        for number, field in layout.CONTROL.items():
-            self._put(field, getattr(virtual, f"cr{number}"))
-
-    def _put(self, field: Any, value: int) -> None:
-        self._bytes[field][:] = (value & 0xFFFF_FFFF).to_bytes(4, "little")
 
     # -- and back ----------------------------------------------------------------------------------
 
@@ -145,20 +136,39 @@ class TranslatorArea(VcpuArea):
         if place.target:
             state.eip = state.gpr[EAX]
             self.restore_saved(state)
-            return
-        state.eip = place.eip
-        if not place.lost and not place.released:
-            return
-        step = Step(0, b"", 0, place.lost, place.released)
-        for name, value in put_back(step, state.gpr[ESP], state.eflags, self.read).items():
-            if name == "eflags":
-                state.eflags = value
-            elif name == "if_word":
-                state.eflags = state.eflags & ~EFLAGS_IF | (EFLAGS_IF if value else 0)
-            else:
-                state.gpr[_NAMES[name]] = value
+        else:
+            put_registers_back(self, state, place)
 
     def restore_saved(self, state: Any) -> None:
         """EAX and ECX as they were before the cache looked for a target."""
         state.gpr[EAX] = self.read(SAVE_EAX)
         state.gpr[ECX] = self.read(SAVE_ECX)
+
+
+def put_registers_back(area: VcpuArea, state: Any, place: Place) -> None:
+    """Undo what the steps before a place have done to a CPU's registers."""
+    state.eip = place.eip
+    if not place.lost and not place.released:
+        return
+    step = Step(0, b"", 0, place.lost, place.released)
+    for name, value in put_back(step, state.gpr[ESP], state.eflags, area.read).items():
+        if name == "eflags":
+            state.eflags = value
+        elif name == "if_word":
+            state.eflags = state.eflags & ~EFLAGS_IF | (EFLAGS_IF if value else 0)
+        else:
+            state.gpr[_NAMES[name]] = value
+
+
+def show_controls(area: VcpuArea, virtual: Any) -> None:
+    """Let the guest's code see its system and control registers."""
+    area.put(layout.LDTR_SELECTOR, virtual.ldtr.selector)
+    area.put(layout.TR_SELECTOR, virtual.tr.selector)
+    for number, field in layout.CONTROL.items():
+        area.put(field, getattr(virtual, f"cr{number}"))
+
+
+def show_selectors(area: VcpuArea, virtual: Any) -> None:
+    """The same, and SS, for code that has all other selectors itself."""
+    area.put(layout.SS_SELECTOR, virtual.seg[SS].selector)
+    show_controls(area, virtual)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.translator import layout, transfers
-from hypervisor.translator.layout import R_EAX, R_ECX, area_operand
+from hypervisor.translator.layout import R_EAX, R_ECX
 from hypervisor.translator.writer import UnitWriter, encoded
 from hypervisor.world import USER
 from isa.operands import (
@@ -83,14 +83,14 @@ def _show(w: UnitWriter, operands: tuple[Operand, ...], field: Field) -> None:
     """Move a word of the area where an instruction would put what it stands for."""
     to = operands[0]
     if isinstance(to, Register):
-        w.do("mov", to, area_operand(field, to.size), weight=1)
+        w.do("mov", to, w.area(field, to.size), weight=1)
         return
     assert isinstance(to, Memory)
     number, save = (ECX, SAVE_ECX) if EAX in (to.base, to.index) else (EAX, SAVE_EAX)
     lost = Lost.ECX if number == ECX else Lost.EAX
     whole = GENERAL[32][number]
     w.do("mov", w.field(save), whole)
-    w.do("mov", whole, area_operand(field), lost={lost})
+    w.do("mov", whole, w.area(field), lost={lost})
     w.do("mov", replace(to, size=16), GENERAL[16][number], lost={lost})
     w.do("mov", whole, w.field(save), lost={lost}, weight=1)
 
@@ -110,7 +110,7 @@ def translate_str(w: UnitWriter, instruction: Instruction) -> None:
 def translate_mov_from_cr(w: UnitWriter, instruction: Instruction) -> None:
     to, control = instruction.operands
     field = layout.CONTROL[control.number]  # type: ignore[union-attr]
-    w.do("mov", to, area_operand(field), weight=1)
+    w.do("mov", to, w.area(field), weight=1)
 
 
 _SHOWN: Final = {GS: layout.GS_SELECTOR, SS: layout.SS_SELECTOR}
@@ -140,7 +140,7 @@ def translate_push_sreg(w: UnitWriter, instruction: Instruction) -> None:
             return
         w.do("push", Immediate(w.context.selector, 0, full=True), weight=1)
     elif source.number in _SHOWN:
-        w.do("push", area_operand(_SHOWN[source.number], size), weight=1)
+        w.do("push", w.area(_SHOWN[source.number], size), weight=1)
     else:
         identical(w, instruction)
 
@@ -177,7 +177,7 @@ def _load_gs(w: UnitWriter, instruction: Instruction, selector: Operand) -> None
     w.do("mov", w.field(SAVE_ECX), R_ECX)
     w.do("movzx", R_ECX, selector)
     w.do("mov", w.field(SAVE_EAX), R_EAX, lost={Lost.ECX})
-    w.do("mov", R_EAX, area_operand(layout.GS_NEGATED), lost={Lost.ECX})
+    w.do("mov", R_EAX, w.area(layout.GS_NEGATED), lost={Lost.ECX})
     w.do("lea", R_ECX, Memory(ECX, EAX, 1, 0), lost=both)
     w.do("mov", R_EAX, w.field(SAVE_EAX), lost=both)
     same = len(w.data) + _SHORT_JECXZ + w.hypercall_size(instruction.bytes)

@@ -56,7 +56,11 @@ class UnitWriter(Writer):
     # -- what forms use ----------------------------------------------------------------------------
 
     def field(self, field: Field) -> Memory:
-        return area_operand(field)
+        return self.area(field)
+
+    def area(self, field: Field, size: int | None = None) -> Memory:
+        """A word of the area, or its low bits, as an operand."""
+        return area_operand(field, size)
 
     def step(
         self,

@@ -1,0 +1,103 @@
+"""Patch memory: where the code that patches lead to stands; read-only to ring 1.
+
+Room is taken from the first hole that is large enough, and given back when a patch is removed; if
+there is none, nothing can be patched any more but by INT3 and the hypervisor.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.guest_memory import PAGE
+from hypervisor.translator import layout
+from hypervisor.translator.writer import DISPLACEMENT, JUMP_LENGTH
+
+if TYPE_CHECKING:
+    from hypervisor.host import Host
+    from hypervisor.monitor import Monitor
+    from hypervisor.patcher.patches import Patch
+    from hypervisor.translator.unit import Place
+
+DEFAULT_BYTES: Final = 1 << 18
+
+
+class PatchMemory:
+    """The patch memory of one virtual machine."""
+
+    def __init__(self, host: Host, monitor: Monitor, size: int = DEFAULT_BYTES) -> None:
+        self._host, self._monitor, self.size = host, monitor, size
+        self._holes: list[tuple[int, int]] = [(layout.CODE, size)]  #: linear address, bytes
+        self._weights: dict[int, int] = {}  #: linear page -> a bit a byte
+        self._starts: list[int] = []
+        self._patches: dict[int, Patch] = {}  #: by start
+
+    def holds(self, linear: int) -> bool:
+        """Is a linear address in patch memory?"""
+        return layout.CODE <= linear < layout.CODE + self.size
+
+    def add(self, patch: Patch, after: int) -> None:
+        """Give a patch's code its place; its last jump leads to the EIP `after`."""
+        size = len(patch.code)
+        for number, (start, room) in enumerate(self._holes):
+            if room >= size:
+                break
+        else:
+            patch.code = b""
+            return
+        self._holes[number : number + 1] = [(start + size, room - size)] if room > size else []
+        patch.start = start
+        insort(self._starts, start)
+        self._patches[start] = patch
+        code = bytearray(patch.code)
+        last = size - JUMP_LENGTH
+        if last in patch.places and patch.places[last].site is None:
+            distance = (after - start - size) & 0xFFFF_FFFF
+            code[-DISPLACEMENT:] = distance.to_bytes(DISPLACEMENT, "little")
+        self._write(start, bytes(code))
+        self._set_weights(start, size, patch.weightless)
+
+    def free(self, patch: Patch) -> None:
+        """Take a patch's room back."""
+        if not patch.start:
+            return
+        self._starts.remove(patch.start)
+        del self._patches[patch.start]
+        insort(self._holes, (patch.start, len(patch.code)))
+        merged: list[tuple[int, int]] = []
+        for start, size in self._holes:
+            if merged and sum(merged[-1]) == start:
+                merged[-1] = merged[-1][0], merged[-1][1] + size
+            else:
+                merged.append((start, size))
+        self._holes = merged
+        patch.start = 0
+
+    def find(self, linear: int) -> tuple[Patch, Place]:
+        """The patch that a linear address is in, and its place."""
+        patch = self._patches[self._starts[bisect_right(self._starts, linear) - 1]]
+        return patch, patch.places[linear - patch.start]
+
+    def _write(self, linear: int, data: bytes) -> None:
+        done = 0
+        while done < len(data):
+            at = linear + done
+            step = min(len(data) - done, PAGE - at % PAGE)
+            if at & -PAGE not in self._weights:
+                self._monitor.map(at & -PAGE, PAGE, writable=False)
+                self._weights[at & -PAGE] = 0
+            self._monitor.write(at, data[done : done + step])
+            done += step
+
+    def _set_weights(self, linear: int, size: int, weightless: tuple[int, ...]) -> None:
+        marks = sum(1 << offset for offset in weightless)
+        done = 0
+        while done < size:
+            page, at = linear + done & -PAGE, (linear + done) % PAGE
+            step = min(size - done, PAGE - at)
+            mask = (1 << step) - 1
+            bits = self._weights[page] & ~(mask << at) | (marks >> done & mask) << at
+            self._weights[page] = bits
+            frame = self._monitor.machine(page) >> 12
+            self._host.memory.set_weights(frame, bits.to_bytes(PAGE // 8, "little"))
+            done += step
