@@ -15,21 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.patcher.sites import is_site
-from hypervisor.translator.builder import decode_at, read_source
+from hypervisor.translator.builder import Source, decode_at, read_source
 from hypervisor.translator.forms import ENDS
 from isa.errors import DecodeError
 from isa.operands import Immediate, Memory, Relative
 
 if TYPE_CHECKING:
-    from hypervisor.translator.builder import Source
     from hypervisor.translator.unit import Context
     from hypervisor.vm import VirtualMachine
     from isa.decoder import Instruction
 
 MOST_RUN: Final = 200  #: instructions
-#: No compiler emits these, and few kernels have them: what reads so is data.
-_NEVER: Final = frozenset({"aaa", "aas", "aad", "aam", "daa", "das", "into", "bound", "les", "lds",
-                           "call_far", "ins", "outs"})  # fmt: skip
 MOST_ENTRIES: Final = 1024  #: of a table that is looked at
 WORD: Final = 4
 
@@ -70,16 +66,28 @@ class Scanner:
         for _ in range(MOST_RUN):
             if eip in self.instructions:
                 return True
-            source = read_source(self._vm, context, eip)
+            source = self._source(context, eip)
             instruction = None if source is None else decode_at(source, 0, eip)
             if instruction is None or isinstance(instruction, DecodeError):
                 return False
-            if not any(instruction.bytes) or instruction.row.body in _NEVER:
+            if not any(instruction.bytes):
                 return False
             if instruction.row.id in ENDS:
                 return True
             eip = (eip + instruction.length) & 0xFFFF_FFFF
         return False
+
+    def _source(self, context: Context, eip: int) -> Source | None:
+        """The guest's code at an EIP, as the guest wrote it."""
+        source = read_source(self._vm, context, eip)
+        if source is None:
+            return None
+        view, offset = self._vm.view_page, (context.base + eip) % PAGE
+        first, *rest = (
+            view(page * PAGE, self._vm.memory.read(page * PAGE, PAGE)) for page in source.pages
+        )
+        code = first[offset : offset + len(source.code)]
+        return Source(source.pages, code, rest[0][: len(source.beyond)] if rest else b"")
 
     def _run(self, context: Context, eip: int, sure: bool) -> list[int]:
         """Scan straight on from an EIP; where else control goes from there."""
@@ -88,7 +96,7 @@ class Scanner:
         start = eip
         while eip not in self.instructions:
             if source is None or eip - start >= len(source.code):
-                source, start = read_source(self._vm, context, eip), eip
+                source, start = self._source(context, eip), eip
             if source is None:
                 break
             instruction = decode_at(source, eip - start, eip)
