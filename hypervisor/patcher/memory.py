@@ -39,12 +39,11 @@ class PatchMemory:
     def add(self, patch: Patch, after: int) -> None:
         """Give a patch's code its place; its last jump leads to the EIP `after`."""
         size = len(patch.code)
-        for number, (start, room) in enumerate(self._holes):
-            if room >= size:
-                break
-        else:
+        number = next((n for n, hole in enumerate(self._holes) if hole[1] >= size), None)
+        if number is None:
             patch.code = b""
             return
+        start, room = self._holes[number]
         self._holes[number : number + 1] = [(start + size, room - size)] if room > size else []
         patch.start = start
         insort(self._starts, start)

@@ -34,6 +34,7 @@ SHORT: Final = "too near the end of its run"
 TARGET: Final = "a jump leads into it"
 NO_FORM: Final = "only the hypervisor can do it"
 NOT_MOVED: Final = "what follows cannot be moved"
+OVERLAPS: Final = "another patch is in the way"
 CROSSES: Final = "it crosses into another page"
 CODE: Final = "code"  #: whom pages are traced for
 
@@ -138,12 +139,15 @@ class Patches:
                 return alone, SHORT
             if following.address in self._scanner.targets:
                 return alone, TARGET
-            if following.address in self.by_eip or not _can_move(following):
+            is_other = following.address in self._scanner.sites and not is_site(following)
+            if following.address in self.by_eip or is_other or not _can_move(following):
                 return alone, NOT_MOVED
             run.append(following)
             size += following.length
         if (first.address & (PAGE - 1)) + size > PAGE:
             return alone, CROSSES
+        if any(self.at(eip) for eip in range(first.address, first.address + JUMP_LENGTH)):
+            return alone, OVERLAPS
         return run, ""
 
     def _write_code(self, context: Context, patch: Patch, run: list[Instruction]) -> None:

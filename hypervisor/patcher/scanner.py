@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
-from hypervisor.patcher.sites import is_site
+from hypervisor.patcher.sites import INDIRECT, is_site
 from hypervisor.translator.builder import Source, decode_at, read_source
 from hypervisor.translator.forms import ENDS
 from isa.errors import DecodeError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from isa.decoder import Instruction
 
 MOST_RUN: Final = 200  #: instructions
+ENOUGH: Final = 8  #: so many in a row are code, if x87 ends them, which raises #NM or #UD
+X87: Final = range(0xD8, 0xE0)
 MOST_ENTRIES: Final = 1024  #: of a table that is looked at
 WORD: Final = 4
 
@@ -33,8 +35,10 @@ WORD: Final = 4
 class Scanner:
     """What is known of the kernel's code in one address space of one guest, by EIP."""
 
-    def __init__(self, vm: VirtualMachine) -> None:
+    def __init__(self, vm: VirtualMachine, *, strict: bool = False) -> None:
+        """strict: indirect jumps, calls and returns are sites too."""
         self._vm = vm
+        self._strict = strict
         self.instructions: dict[int, Instruction] = {}
         self.targets: set[int] = set()  #: what is jumped to, called, returned to, or entered
         self.pages: dict[int, int] = {}  #: linear page of code -> guest page
@@ -62,20 +66,20 @@ class Scanner:
         return self.sites - before
 
     def _reads_like_code(self, context: Context, eip: int) -> bool:
-        """Does a run of instructions begin there, to a proper end?"""
-        for _ in range(MOST_RUN):
+        """Does a run of instructions begin there, to a proper end, or a long one?"""
+        for count in range(MOST_RUN):
             if eip in self.instructions:
                 return True
             source = self._source(context, eip)
             instruction = None if source is None else decode_at(source, 0, eip)
             if instruction is None or isinstance(instruction, DecodeError):
-                return False
+                return count >= ENOUGH and source is not None and source.code[0] in X87
             if not any(instruction.bytes):
                 return False
             if instruction.row.id in ENDS:
                 return True
             eip = (eip + instruction.length) & 0xFFFF_FFFF
-        return False
+        return True
 
     def _source(self, context: Context, eip: int) -> Source | None:
         """The guest's code at an EIP, as the guest wrote it."""
@@ -110,7 +114,7 @@ class Scanner:
             if sure:
                 self._sure.add(eip & -PAGE)
             self.instructions[eip] = instruction
-            if is_site(instruction):
+            if is_site(instruction) or (self._strict and instruction.row.body in INDIRECT):
                 self.sites.add(eip)
             found += self._leads_to(context, instruction)
             eip = (eip + instruction.length) & 0xFFFF_FFFF

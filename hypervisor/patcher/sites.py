@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _BY_GATE: Final = frozenset({"int", "int3", "into"})
 #: What shows a selector; those of DS, ES, FS and GS are the guest's own even in ring 1.
 _SHOWS: Final = frozenset({"mov_from_sreg", "push_sreg"})
+#: Their targets are known when they are executed; under --strict they are looked at.
+INDIRECT: Final = frozenset({"ret", "jmp_indirect", "call_indirect"})
 _LOADS: Final = frozenset({"mov_to_sreg", "pop_sreg"})
 _LOAD: Final = FORM_BY_NAME["load"]
 
@@ -64,7 +66,7 @@ def is_site(instruction: Instruction) -> bool:
 def form_for(instruction: Instruction) -> Callable[[PatchWriter], None] | None:
     """What writes the code that stands for a site; None if only the hypervisor can do it."""
     row, original = instruction.row, instruction.bytes
-    if row.translation != "code":
+    if row.translation != "code" or row.body in INDIRECT:
         return None
     for operand in instruction.operands:
         if isinstance(operand, Memory) and operand.effective_segment == CS:

@@ -8,6 +8,7 @@ virtual CPU executes the original. What guests read of patched code is what stan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind
@@ -39,11 +40,15 @@ class Patch(Technique):
     """The in-place patcher."""
 
     name: ClassVar[str] = "patch"
+    switches: ClassVar[Mapping[str, tuple[str, Any]]] = {"--strict": ("strict", True)}
     own_vector: ClassVar[int | None] = layout.OWN_VECTOR
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict  #: no indirect transfer leads to code that has not been scanned
 
     def attach(self, vm: VirtualMachine) -> None:
         self.memory = PatchMemory(vm.host, vm.monitor)
-        self.scanner = Scanner(vm)
+        self.scanner = Scanner(vm, strict=self.strict)
         self.patches = Patches(vm, self.scanner, self.memory)
         self._area = vm.world.area = PatchArea(vm, self.memory, self.patches)
         self._context = Context(False, -1, 0, 0)
