@@ -34,6 +34,7 @@ SHORT: Final = "too near the end of its run"
 TARGET: Final = "a jump leads into it"
 NO_FORM: Final = "only the hypervisor can do it"
 NOT_MOVED: Final = "what follows cannot be moved"
+FULL: Final = "patch memory is full"
 OVERLAPS: Final = "another patch is in the way"
 CROSSES: Final = "it crosses into another page"
 CODE: Final = "code"  #: whom pages are traced for
@@ -104,11 +105,14 @@ class Patches:
         instruction = self._scanner.instructions[eip]
         run, reason = ([instruction], reason) if reason else self._run(context, instruction)
         patch = Patch(eip, TRAP if reason else JUMP, reason)
-        self.counts[reason or JUMP] += 1
         linear = context.base + eip
         page = self._scanner.pages[linear & -PAGE]
         patch.physical = page * PAGE + linear % PAGE
         self._write_code(context, patch, run)
+        if not reason and not patch.start:
+            self._patch(context, eip, FULL)
+            return
+        self.counts[reason or JUMP] += 1
         size = 1 if reason else JUMP_LENGTH
         patch.original = self._vm.memory.read(patch.physical, size)
         if patch.kind == JUMP:
