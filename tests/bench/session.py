@@ -45,6 +45,7 @@ LEAVING = ("translation: link", "translation: target")
 class Entries:
     """Counts how often a unit is come to: by a jump, by a look-up, or from the hypervisor.
 
+    Jumps into the midst of a unit never leave the cache again; they are not counted.
     An entry that is executed again at once is an iteration of a repeat, or was begun again after a
     fault: it is counted once.
     """

@@ -1,8 +1,8 @@
 ; repeated.asm - instructions of a kernel, COUNT times: what tests/bench/translated.py defines.
 ;
 ; FIRST and SECOND (which may be empty) are done TIMES times in an iteration, with ARGUMENT in EAX, a
-; port that does nothing in DX and a buffer at EBX. The stack is put right after them, also in an empty loop, so
-; that a push or a pop may stand alone; what is popped is POPPED. PAGING is 1 or 0.
+; port that does nothing in DX and a buffer at EBX. The stack is put right after them, in an empty
+; loop too, so that a push or a pop may stand alone; POPPED is what is popped. PAGING is 1 or 0.
 
 %include "guest.inc"
 %include "gdt.inc"
