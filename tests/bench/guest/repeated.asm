@@ -1,0 +1,39 @@
+; repeated.asm - instructions of a kernel, COUNT times: what tests/bench/translated.py defines.
+;
+; FIRST and SECOND (which may be empty) are done TIMES times in an iteration, with ARGUMENT in EAX, a
+; port that does nothing in DX and a buffer at EBX. The stack is put right after them, in an empty
+; loop too, so that a push or a pop may stand alone; POPPED is what is popped. PAGING is 1 or 0.
+
+%include "guest.inc"
+%include "gdt.inc"
+%include "paging.inc"
+
+start:
+    call install_gdt
+%if PAGING
+    call start_paging
+%endif
+%rep TIMES
+    push POPPED
+%endrep
+    mov edi, esp
+    mov ebp, COUNT
+    mov ebx, buffer
+    mov edx, 0x80
+    mov eax, ARGUMENT
+.again:
+%rep TIMES
+    FIRST
+    SECOND
+%endrep
+    mov esp, edi
+    dec ebp
+    jnz .again
+    exit 0
+
+nothing:
+    ret
+
+section .bss
+alignb 4096
+buffer: resb 4096

@@ -1,0 +1,335 @@
+"""What the technique `translate` costs: every figure a ratio, or a difference, within one run.
+
+    python -m tests.bench.translated [--quick] [--json FILE]
+
+Computing, calls, `cli` and stores to page tables are held against native, or against the translator
+without the means in question; then what becomes of each kind of sensitive instruction, natively and
+translated. Machines take turns and the fastest turn counts, as in virtual.py. What is done once, a
+translation among it, is left out: of two runs, which do the work more or less often or not at all,
+the difference is taken. session.py has what is done once. `main.py` prints these tables after
+virtual.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isa.assembler import assemble
+from isa.decoder import decode
+from tests.bench import build
+from tests.bench.session import bench_session
+from tests.bench.virtual import FOLDER, Load, guest, iterations_for, judged, line, native, virtual
+
+#: What the design promises; printed beside the figures.
+MOST_CYCLES, MOST_WALL = 1.10, 1.25
+MOST_CALL_CYCLES, MOST_CALL_WALL = 4.6, 6.0
+MOST_CLI_CYCLES, MOST_CLI_WALL = 1.0, 5.0
+LEAST_GAIN = 10.0  # of adaptive stores to page tables
+LINK_BACK, NOT_ADAPTIVE = "translate --link-back", "translate --no-adaptive"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run has taken, or a part of it."""
+
+    seconds: float
+    cycles: float
+    exits: float
+
+    def less(self, other: Spent) -> Spent:
+        return Spent(
+            max(self.seconds - other.seconds, 1e-12),  # where noise hides it, it is not negative
+            self.cycles - other.cycles,
+            self.exits - other.exits,
+        )
+
+    def each(self, times: int) -> Spent:
+        return Spent(self.seconds / times, self.cycles / times, self.exits / times)
+
+
+def spent_by(load: Load) -> Spent:
+    """Run a machine to its end."""
+    machine = load()
+    start = time.perf_counter()
+    result = machine.run()
+    seconds = time.perf_counter() - start
+    if result.status:
+        raise RuntimeError(f"bench: {result.reason}")
+    return Spent(seconds, result.cycles, sum(result.exits.values()))
+
+
+def in_turns(loads: list[Load], repeats: int) -> list[Spent]:
+    """The least seconds of each; cycles and exits are always the same."""
+    best: list[Spent | None] = [None] * len(loads)
+    for _ in range(repeats):
+        for number, load in enumerate(loads):
+            found, old = spent_by(load), best[number]
+            best[number] = found if old is None or found.seconds < old.seconds else old
+    return [found for found in best if found is not None]
+
+
+def differences(pairs: list[tuple[Load, Load]], repeats: int) -> list[Spent]:
+    """By how much the second run of each pair takes more than the first."""
+    found = in_turns([load for pair in pairs for load in pair], repeats)
+    return [more.less(less) for less, more in zip(found[::2], found[1::2], strict=True)]
+
+
+# -- computing -------------------------------------------------------------------------------------
+
+
+def compare(make: Callable[[str, int], Load], seconds: float, repeats: int) -> dict[str, float]:
+    """Ratios to native of the program that `make` gives for a technique and its iterations."""
+    high = max(512, iterations_for(lambda count: make("native", count), seconds))
+    counts = {"native": high, "translate": high, LINK_BACK: high}
+    if spent_by(make(LINK_BACK, high // 64)).seconds > seconds:
+        counts[LINK_BACK] = high // 64  # some are slower by orders of magnitude
+    pairs = [(make(name, count // 8), make(name, count)) for name, count in counts.items()]
+    found = differences(pairs, repeats)
+    base, plain, linked = (
+        spent.each(count - count // 8) for spent, count in zip(found, counts.values(), strict=True)
+    )
+    return {
+        "cycles": plain.cycles / base.cycles,
+        "wall": plain.seconds / base.seconds,
+        "link-back wall": linked.seconds / base.seconds,
+    }
+
+
+def kernel_maker(kernel: bytes) -> Callable[[str, int], Load]:
+    """For `compare`: one of gcc's kernels."""
+
+    def make(technique: str, count: int) -> Load:
+        arguments = f"iterations={count}"
+        if technique == "native":
+            return native(kernel, arguments)
+        return virtual(kernel, technique, arguments)
+
+    return make
+
+
+def make_computing(technique: str, passes: int) -> Load:
+    """For `compare`: compute.asm."""
+    program = guest("compute", None, PASSES=passes)
+    return native(program) if technique == "native" else virtual(program, technique)
+
+
+def row(name: str, cells: list[str]) -> None:
+    print(f"{name:<18}" + "".join(f"{cell:<20}" for cell in cells).rstrip(), flush=True)
+
+
+def print_ratios(name: str, ratios: dict[str, float]) -> None:
+    most = {"cycles": MOST_CYCLES, "wall": MOST_WALL, "link-back wall": None}
+    row(name, [" ".join(judged(ratios[what], most[what], "x")) for what in most])
+
+
+def mean(ratios: list[dict[str, float]]) -> dict[str, float]:
+    """Geometric means."""
+    logs = {what: [math.log(ratio[what]) for ratio in ratios] for what in ratios[0]}
+    return {what: math.exp(sum(found) / len(found)) for what, found in logs.items()}
+
+
+def bench_computing(seconds: float, repeats: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Workloads of gcc's, their mean, and compute.asm."""
+    print("\nComputing under translate, as a multiple of native")
+    row("", ["cycles", "wall time", "--link-back, wall"])
+    figures = {}
+    missing = build.kernels_missing()
+    if missing:
+        print(f"left out: workloads under translate: {missing}")
+    for workload in () if missing else build.WORKLOADS:
+        if workload.counted:
+            kernel = build.build_kernel(workload, folder).read_bytes()
+            figures[workload.name] = ratios = compare(kernel_maker(kernel), seconds, repeats)
+            print_ratios(workload.name, ratios)
+    if figures:
+        figures["mean"] = mean(list(figures.values()))
+        print_ratios("mean", figures["mean"])
+    figures["compute.asm"] = compare(make_computing, seconds, repeats)
+    print_ratios("compute.asm", figures["compute.asm"])
+    return figures
+
+
+# -- instructions of a loop ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Instructions that are timed in a loop, for repeated.asm."""
+
+    first: str
+    second: str = ""
+    argument: str = "KERNEL_DATA"
+    popped: str = "KERNEL_DATA"
+    paging: bool = False
+    times: int = 8  # in one iteration of the loop, so that the loop itself weighs little
+
+    def loads(self, technique: str, count: int) -> tuple[Load, Load]:
+        """The loop without the instructions, and with them."""
+
+        def load(first: str, second: str) -> Load:
+            program = guest(
+                "repeated",
+                None,
+                COUNT=count,
+                FIRST=first,
+                SECOND=second,
+                ARGUMENT=self.argument,
+                POPPED=self.popped,
+                TIMES=self.times,
+                PAGING=int(self.paging),
+            )
+            return native(program) if technique == "native" else virtual(program, technique)
+
+        return load("", ""), load(self.first, self.second)
+
+    def cost(self, techniques: list[str], seconds: float, repeats: int) -> list[Spent]:
+        """Of the instructions once, by technique; each loop takes about so many seconds."""
+        counts = []
+        for technique in techniques:
+            trial = spent_by(self.loads(technique, 500)[1]).seconds / 500
+            counts.append(int(min(5e6, max(500, seconds / trial))))
+        pairs = [
+            self.loads(technique, count)
+            for technique, count in zip(techniques, counts, strict=True)
+        ]
+        found = differences(pairs, repeats)
+        return [s.each(n * self.times) for s, n in zip(found, counts, strict=True)]
+
+
+CALL = Repeated("call nothing", times=1)
+PAIR = Repeated("cli", "sti")
+#: One of each kind that does not stay what it is in a translation.
+SENSITIVE = (
+    Repeated("cli"),
+    Repeated("sti"),
+    Repeated("pushf"),
+    Repeated("popf", popped="0x202"),
+    Repeated("smsw eax"),
+    Repeated("sldt ax"),
+    Repeated("str ax"),
+    Repeated("mov eax, cr0"),
+    Repeated("mov ax, cs"),
+    Repeated("push cs"),
+    Repeated("push gs"),
+    Repeated("mov ds, ax"),
+    Repeated("pop es"),
+    Repeated("sgdt [ebx]"),
+    Repeated("sidt [ebx]"),
+    Repeated("lar ecx, eax"),
+    Repeated("lsl ecx, eax"),
+    Repeated("verr ax"),
+    Repeated("in al, dx"),
+    Repeated("out dx, al"),
+    Repeated("mov cr3, eax", argument="page_directory", paging=True),
+    Repeated("invlpg [ebx]", paging=True),
+)
+
+
+def becomes(what: Repeated) -> str:
+    """What the instruction table says that a translation makes of an instruction."""
+    return decode(assemble(f"bits 32\n{what.first}").flat(), 0).row.translation
+
+
+def print_loop(name: str, figures: dict[str, float], cycles: float, wall: float) -> None:
+    line(f"{name}, cycles", *judged(figures["cycles"], cycles, "x"))
+    note = f"{figures['exits']:.3g} exits each"
+    line(f"{name}, wall", *judged(figures["wall"], wall, "x"), note)
+
+
+def bench_loop(what: Repeated, seconds: float, repeats: int) -> dict[str, float]:
+    """Ratios to native, and what it takes."""
+    base, spent = what.cost(["native", "translate"], seconds, repeats)
+    return {
+        "cycles": spent.cycles / base.cycles,
+        "wall": spent.seconds / base.seconds,
+        "exits": spent.exits,
+        "native nanoseconds": base.seconds * 1e9,
+        "nanoseconds": spent.seconds * 1e9,
+    }
+
+
+def bench_sensitive(seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
+    """What becomes of sensitive instructions."""
+    print("\nWhat becomes of a sensitive instruction: microseconds each")
+    row("", ["becomes", "native", "translated", "exits each"])
+    figures = {}
+    for what in SENSITIVE:
+        base, spent = what.cost(["native", "translate"], seconds, repeats)
+        kind, name = becomes(what), what.first
+        cells = [f"{base.seconds * 1e6:.3f}", f"{spent.seconds * 1e6:.3f}"]
+        row(name, [kind, *cells, f"{spent.exits:.2f}"])
+        figures[name] = {
+            "becomes": kind,
+            "native": base.seconds * 1e6,
+            "translated": spent.seconds * 1e6,
+            "exits": spent.exits,
+        }
+    return figures
+
+
+# -- page tables -----------------------------------------------------------------------------------
+
+
+def bench_tables(repeats: int, count: int = 5000) -> dict[str, float]:
+    """Microseconds of a store to a page table, with adaptive stores and without."""
+
+    def pair(technique: str, times: int) -> tuple[Load, Load]:
+        few, many = (guest("entries", None, COUNT=n) for n in (times // 5, times))
+        return virtual(few, technique), virtual(many, technique)
+
+    often = count * 100  # an adaptive one takes so little that few could not be timed
+    adaptive, plain = differences([pair("translate", often), pair(NOT_ADAPTIVE, count)], repeats)
+    adaptive, plain = adaptive.each(often - often // 5), plain.each(count - count // 5)
+    return {
+        "adaptive": adaptive.seconds * 1e6,
+        "not adaptive": plain.seconds * 1e6,
+        "gain": plain.seconds / adaptive.seconds,
+        "exits": adaptive.exits,
+        "exits if not adaptive": plain.exits,
+    }
+
+
+def print_tables(figures: dict[str, float]) -> None:
+    print("\nA store to an entry of a page table that nobody has used: microseconds")
+    for name, exits in (("not adaptive", "exits if not adaptive"), ("adaptive", "exits")):
+        line(name, f"{figures[name]:.3f}", note=f"{figures[exits]:.3g} exits each")
+    gain = figures["gain"]
+    line("gain", f"{gain:.1f}x", f"{'>=' if gain >= LEAST_GAIN else '< !'} {LEAST_GAIN:g}x")
+
+
+def bench_translated(*, quick: bool, folder: Path) -> dict[str, Any]:
+    """All figures of this module and of session.py, printed as they come."""
+    seconds, repeats = (0.2, 2) if quick else (0.5, 4)
+    figures: dict[str, Any] = {"computing": bench_computing(seconds, repeats, folder)}
+    print("\nInstructions of the kernel under translate, as a multiple of native")
+    figures["call and return"] = bench_loop(CALL, seconds / 5, repeats + 1)
+    print_loop("call, ret", figures["call and return"], MOST_CALL_CYCLES, MOST_CALL_WALL)
+    figures["cli, sti"] = bench_loop(PAIR, seconds / 5, repeats + 1)
+    print_loop("cli, sti", figures["cli, sti"], MOST_CLI_CYCLES, MOST_CLI_WALL)
+    figures["page tables"] = bench_tables(repeats)
+    print_tables(figures["page tables"])
+    figures["session"] = bench_session(quick=quick)
+    figures["sensitive"] = bench_sensitive(seconds / 5, repeats)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="shorter runs, fewer of them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where kernels are built")
+    options = parser.parse_args()
+    figures = bench_translated(quick=options.quick, folder=options.folder)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
