@@ -139,7 +139,7 @@ def observed(guest: Guest) -> Observation:
     return run.observe()
 
 
-def check_translated(guest: Guest, technique: Translate) -> None:
+def check_translated(guest: Guest, technique: Translate, most: float = MOST_INTERPRETED) -> None:
     """The same run, but for accessed bits of pages with code: to translate leaves none.
 
     `compare` knows these bits; `alias` ends without one of them.
@@ -151,7 +151,7 @@ def check_translated(guest: Guest, technique: Translate) -> None:
     assert compare(observed(guest), run.observe()) is None
     assert vm.real.retired_cpl0 == 0
     taken = sum(vm.interpreted.values())
-    assert taken <= MOST_INTERPRETED * result.ticks, vm.interpreted.most_common(3)
+    assert taken <= most * result.ticks, vm.interpreted.most_common(3)
 
 
 #: What is unsafe in ring 3 leaks where ring 3's code runs as it is.
@@ -174,7 +174,9 @@ def test_translate_with_user_code_is_faithful_to_all(guest: Guest) -> None:
     {"link_back": True}, {"adaptive": False}, {"cache_bytes": LEAST_BYTES},
 ], ids=lambda options: next(iter(options)))  # fmt: skip
 def test_translate_is_faithful_with_any_switch(options: dict[str, Any], guest: Guest) -> None:
-    check_translated(guest, Translate(user=guest not in TRANSLATED, **options))
+    """Where breakpoints guard code that runs in place, port accesses are interpreted."""
+    most = 1 if "link_back" in options else MOST_INTERPRETED
+    check_translated(guest, Translate(user=guest not in TRANSLATED, **options), most)
 
 
 @pytest.mark.deep
