@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from isa import assemble
-from tests.hypervisor.kernel_memory import _enable as enable
+from tests.hypervisor.kernel_memory import enable
 from tests.hypervisor.kernel_rings import timer_writes
 from tests.hypervisor.kernel_steps import LEAVE_RING_3, Step, into_ring_3, lines
 from tests.hypervisor.kernel_world import (
