@@ -120,7 +120,7 @@ def check_executed(image: Any, technique: Translate) -> None:
     assert vm.real.retired_cpl0 == 0
 
 
-@pytest.mark.parametrize("name", ["hello", "selfmod", "kprobe_popf", "kprobe_iret"])
+@pytest.mark.parametrize("name", ["hello", "selfmod", "kprobe_popf", "kprobe_pushf"])
 def test_no_kernel_runs_outside_the_cache(name: str) -> None:
     """These have nothing but a kernel: all that the real CPU executes is in the cache."""
     guest = find(name)
