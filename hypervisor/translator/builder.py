@@ -18,6 +18,7 @@ from hypervisor.translator.stores import can_adapt, translate_store
 from hypervisor.translator.transfers import write_head
 from hypervisor.translator.unit import Context, Site, Unit
 from hypervisor.translator.writer import UnitWriter
+from hypervisor.world import USER
 from isa.decoder import MAXIMUM_LENGTH, Instruction, decode
 from isa.errors import DecodeError
 
@@ -41,23 +42,29 @@ def read_source(vm: VirtualMachine, context: Context, eip: int) -> Source | None
     if eip > context.limit:
         return None
     linear = (context.base + eip) & 0xFFFF_FFFF
-    first = _read(vm, linear, PAGE - linear % PAGE)
+    first = _read(vm, linear, PAGE - linear % PAGE, context.user)
     if first is None:
         return None
     page, code = first
     room = context.limit - eip + 1
-    after = _read(vm, (linear + len(code)) & 0xFFFF_FFFF, MAXIMUM_LENGTH)
+    after = _read(vm, (linear + len(code)) & 0xFFFF_FFFF, MAXIMUM_LENGTH, context.user)
     if len(code) >= room or after is None:
         return Source((page,), code[:room], b"")
     return Source((page, after[0]), code, after[1][: room - len(code)])
 
 
-def _read(vm: VirtualMachine, linear: int, size: int) -> tuple[int, bytes] | None:
-    machine = vm.cpu.translate(linear)
-    page = None if machine is None else vm.guest_page.get(machine >> 12)
-    if machine is None or page is None:
+def code_page(vm: VirtualMachine, linear: int, user: bool) -> int | None:
+    """The guest page that a ring fetches its code from; None if it may not, or if it is none."""
+    if user and not vm.cpu.read_linear(linear, 1, USER):
         return None
-    return page, vm.host.memory.read(machine, size)
+    return vm.page_of(linear)
+
+
+def _read(vm: VirtualMachine, linear: int, size: int, user: bool) -> tuple[int, bytes] | None:
+    page = code_page(vm, linear, user)
+    if page is None:
+        return None
+    return page, vm.memory.read(page * PAGE + linear % PAGE, size)
 
 
 def build(

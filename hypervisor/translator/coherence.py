@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
+from hypervisor.translator.builder import code_page
 from hypervisor.translator.check import MOST_STORES
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Coherence:
 
     def __init__(self, vm: VirtualMachine, cache: Cache) -> None:
         self._vm, self._cache = vm, cache
-        self._mapped: dict[int, int] = {}  #: linear page of active code -> guest page
+        #: Linear page of active code, and whether that is ring 3's -> guest page.
+        self._mapped: dict[tuple[int, bool], int] = {}
         self._base = 0  #: of CS
         self.mixed: set[int] = set()  #: guest pages whose units check themselves
         self._stores: Counter[int] = Counter()  #: interpreted, by guest page
@@ -37,9 +39,11 @@ class Coherence:
     def watch(self, unit: Unit, base: int) -> None:
         """A unit has become active; CS has this base."""
         self._base = base
+        assert unit.space is not None
+        user = unit.space.context.user
         linear = (base + unit.eip) & 0xFFFF_F000
         for page in unit.pages:
-            self._mapped[linear] = page
+            self._mapped[linear, user] = page
             linear = (linear + PAGE) & 0xFFFF_FFFF
             if not unit.checked:
                 self._vm.paging.trace(page, CODE)
@@ -71,10 +75,9 @@ class Coherence:
 
     def check(self) -> None:
         """What linear addresses mean may have changed: units that are not there any more sleep."""
-        moved = [linear for linear, page in self._mapped.items()
-                 if self._vm.page_of(linear) != page]  # fmt: skip
-        for linear in moved:
-            for unit in list(self._cache.of_page.get(self._mapped.pop(linear), ())):
+        moved = [key for key, page in self._mapped.items() if code_page(self._vm, *key) != page]
+        for key in moved:
+            for unit in list(self._cache.of_page.get(self._mapped.pop(key), ())):
                 self._cache.sleep(unit)
 
     def clear(self) -> None:

@@ -38,20 +38,20 @@ TF, WP, PG, AM, TS = 0x100, 0x10000, 0x80000000, 0x40000, 8
 # -- Memory management ----------------------------------------------------------------------------
 
 
-def _enable(space: int) -> str:
+def enable(space: int) -> str:
     return f"mov eax, {DIRECTORIES[space]}\nmov cr3, eax\nmov eax, cr0\nor eax, {PG}\nmov cr0, eax"
 
 
 def paging_switch(rng: Random) -> str:
     change = f"mov eax, cr0\nand eax, {PG - 1}\nmov cr0, eax"
     if rng.randrange(4):
-        change = _enable(rng.randrange(3))
+        change = enable(rng.randrange(3))
     return lines(change, touch(rng), touch(rng))
 
 
 def spaces(rng: Random) -> str:
     """From one address space into another and back, with something done in each."""
-    visits = [_enable(rng.randrange(3))]
+    visits = [enable(rng.randrange(3))]
     for _ in range(rng.randrange(1, 4)):
         visits += [
             touch(rng, data(rng, 2)),
@@ -79,7 +79,7 @@ def page_edits(rng: Random) -> str:
     use = touch(rng, linear + rng.choice((0, 8, 0xFFE)))
     if rng.randrange(2):
         use = lines(*into_ring_3(rng, 0), use, LEAVE_RING_3)
-    start = (_enable(rng.randrange(2)),) if rng.randrange(2) else ()
+    start = (enable(rng.randrange(2)),) if rng.randrange(2) else ()
     flush = rng.choice((f"invlpg [{linear}]", "mov eax, cr3\nmov cr3, eax"))
     return lines(
         *start,
@@ -95,7 +95,7 @@ def page_edits(rng: Random) -> str:
 def page_grants(rng: Random) -> str:
     """Rights are added, which wants no invalidation. What is not present is in no TLB."""
     at, linear = _entry(rng)
-    start = (_enable(rng.randrange(2)),) if rng.randrange(2) else ()
+    start = (enable(rng.randrange(2)),) if rng.randrange(2) else ()
     return lines(
         *start,
         f"and byte [{at}], {~rng.choice((P, W, U, P | W)) & 0xFF}",
@@ -110,7 +110,7 @@ def dirty_bits(rng: Random) -> str:
     """Accessed and dirty bits are cleared, invalidated, and set again by use."""
     at, linear = _entry(rng)
     return lines(
-        _enable(rng.randrange(2)),
+        enable(rng.randrange(2)),
         touch(rng, linear),
         f"and dword [{at}], ~0x60",
         f"invlpg [{linear}]",
@@ -135,7 +135,7 @@ def directory_edits(rng: Random) -> str:
         )
     )
     return lines(
-        _enable(number),
+        enable(number),
         f"mov dword [{DIRECTORIES[number] + 4}], {value}",
         rng.choice(
             (
@@ -155,18 +155,18 @@ def write_protection(rng: Random) -> str:
     if rng.randrange(3) == 0:
         use = lines(use, *into_ring_3(rng, 0), use, LEAVE_RING_3)
     change = f"or eax, {WP}" if rng.randrange(2) else f"and eax, {~WP & 0xFFFFFFFF}"
-    return lines(_enable(rng.randrange(2)), "mov eax, cr0", change, "mov cr0, eax", use)
+    return lines(enable(rng.randrange(2)), "mov eax, cr0", change, "mov cr0, eax", use)
 
 
 def user_memory(rng: Random) -> str:
     """Ring 3 reads and writes pages of every kind."""
     touches = (touch(rng) for _ in range(rng.randrange(1, 4)))
-    return lines(_enable(rng.randrange(2)), *into_ring_3(rng, 0), *touches, LEAVE_RING_3)
+    return lines(enable(rng.randrange(2)), *into_ring_3(rng, 0), *touches, LEAVE_RING_3)
 
 
 def large_pages(rng: Random) -> str:
     return lines(
-        _enable(2),
+        enable(2),
         touch(rng),
         touch(rng, data(rng, 2) | ALIAS),
         f"mov dword [{DIRECTORIES[2] + 4}], {LARGE | rng.choice((7, 5, 3, 0x67))}",
@@ -181,7 +181,7 @@ def top_of_memory(rng: Random) -> str:
     use = touch(rng, min(at, 0xFFFFFFF8))
     if rng.randrange(2):
         use = lines(*into_ring_3(rng, 0), use, LEAVE_RING_3)
-    return lines(_enable(rng.randrange(3)), use)
+    return lines(enable(rng.randrange(3)), use)
 
 
 def control_bits(rng: Random) -> str:
@@ -262,7 +262,7 @@ def bad_ring_0_stack(rng: Random) -> str:
     """Out of ring 3 there is no way but a stack that cannot be."""
     field, value = rng.choice(((8, 0), (8, ABSENT), (8, UDATA), (4, 0x80000000)))
     return lines(
-        _enable(0), f"mov dword [{TSS + field}], {value}", *into_ring_3(rng, 0), LEAVE_RING_3
+        enable(0), f"mov dword [{TSS + field}], {value}", *into_ring_3(rng, 0), LEAVE_RING_3
     )
 
 
@@ -270,7 +270,7 @@ def bad_stack(rng: Random) -> str:
     """A fault, whose frame faults, and so on."""
     stack = rng.choice((DATA + 0x5000, 0x80000000))  # the page below the first is not present
     return lines(
-        _enable(0), f"mov esp, {stack}", rng.choice(("push eax\npush eax", "ud2", "int 0x60"))
+        enable(0), f"mov esp, {stack}", rng.choice(("push eax\npush eax", "ud2", "int 0x60"))
     )
 
 

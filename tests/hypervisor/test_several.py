@@ -37,7 +37,7 @@ def machines(host: Host, sources: list[str], technique: str = "trap") -> list[Vi
     return [VirtualMachine(assemble(text), technique, ram=RAM, host=host) for text in sources]
 
 
-@pytest.mark.parametrize("technique", ["trap", "interpret"])
+@pytest.mark.parametrize("technique", ["trap", "interpret", "translate"])
 def test_two_that_only_compute_progress_alike(technique: str) -> None:
     host = Host("4M", guests=2)
     first, second = machines(host, [COUNTER, COUNTER], technique)
@@ -69,7 +69,7 @@ def test_machine_time_is_each_ones_own() -> None:
 
 
 @pytest.mark.parametrize("name", WRECKS)
-@pytest.mark.parametrize("technique", ["trap", "interpret"])
+@pytest.mark.parametrize("technique", ["trap", "interpret", "translate"])
 def test_a_wrecked_guest_takes_nobody_along(name: str, technique: str) -> None:
     source, stop = WRECKS[name]
     guest = find("rings")
@@ -84,16 +84,17 @@ def test_a_wrecked_guest_takes_nobody_along(name: str, technique: str) -> None:
     assert results[2].status == 7, other.ticks
 
 
-def test_results_are_those_of_runs_alone() -> None:
+@pytest.mark.parametrize("technique", ["trap", "translate"])
+def test_results_are_those_of_runs_alone(technique: str) -> None:
     guests = [find(name) for name in ("hello", "paging", "rings", "selfmod")]
     images = [assemble_file(g.source, include=g.includes).elf() for g in guests]
     host = Host("64M", guests=len(guests))
-    options = {"ram": "16M", "virtualizable": True}
+    options = {"ram": "16M", "virtualizable": technique == "trap"}
     for image in images:
-        VirtualMachine(image, host=host, **options)
+        VirtualMachine(image, technique, host=host, **options)
     together = host.run(host.machines, max_ticks=5_000_000)
     for guest, image, result in zip(guests, images, together, strict=True):
-        alone = VirtualMachine(image, **options).run()
+        alone = VirtualMachine(image, technique, **options).run()
         assert result.output == guest.prints
         assert result._replace(exits=alone.exits) == alone
 

@@ -8,11 +8,13 @@ timer interrupts while the program runs, if it lets it. Read test_fuzz.py next.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Final
 
 from emulator import Machine
 from emulator.core import SEGMENTS
 from emulator.result import Result, Stop
+from hypervisor.techniques.base import Technique
 from hypervisor.vm import VirtualMachine
 from isa import assemble
 from isa.paravirt import HYPERVISOR
@@ -129,7 +131,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_twins(
-    setup: Setup, technique: str, ticks: int, *, timer: bool = False
+    setup: Setup, technique: str | Callable[[], Technique], ticks: int, *, timer: bool = False
 ) -> dict[str, Any] | None:
     """Differences between native and a faithful technique; None if it refuses this guest.
 
@@ -141,7 +143,8 @@ def run_twins(
         machine = Machine(RAM)
         put(machine, setup, timer=timer)
         native = picture(machine, _run(machine, end, step))
-        twin = VirtualMachine(technique=technique, ram=RAM, virtualizable=True)
+        chosen = technique if isinstance(technique, str) else technique()
+        twin = VirtualMachine(technique=chosen, ram=RAM, virtualizable=True)
         put(twin, setup, timer=timer)
         result = _run(twin, end, step)
         if is_refused(result):
