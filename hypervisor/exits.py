@@ -124,6 +124,7 @@ def _protection(vm: VirtualMachine, record: Any) -> Outcome:
         vm.rescued[mnemonic, SHADOW_LDT if selector & TABLE_INDICATOR else SHADOW_GDT] += 1
         if vm.descriptors.fill(selector):
             vm.count("descriptor load")
+            vm.refresh_paging()  # its page is traced now
             return RESUME
     vm.count(mnemonic)
     emulate = EMULATED.get(mnemonic)

@@ -141,6 +141,7 @@ class Paravirt(Technique):
             return self._page_fault(vm, record, site, step)
         if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
             vm.count("descriptor load")
+            vm.refresh_paging()
             return RESUME
         if record.vector == DEBUG:
             # A trap within the site is within what the guest sees as one instruction.

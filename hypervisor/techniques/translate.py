@@ -231,6 +231,7 @@ class Translate(Technique):
             return self._page_fault(vm, record, site)
         if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
             vm.count("descriptor load")
+            vm.refresh_paging()
             return Outcome.RESUME
         return self._original(vm, site)
 

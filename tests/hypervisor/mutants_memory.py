@@ -115,7 +115,7 @@ _CHANGES: Final = [
     _shadow("traced pages stay writable in the TLB",
             edit(_S._protect, "self.stale = True", "pass")),
     _shadow("pages traced for others are forgotten",
-            edit(_S.trace, "self._others.add(page)", "pass")),
+            edit(_S.trace, "self._others[page].add(owner)", "pass")),
     _shadow("pages are traced for ever", edit(_S._unprotect, "self._traced.discard(page)", "pass"),
             "performance only: stores are interpreted"),
     _shadow("pages that are not traced any more are watched",

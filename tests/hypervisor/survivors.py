@@ -13,6 +13,7 @@ _VIRTUAL: Final = "the virtual CPU alone changes it, for the instruction is priv
 _DELIVERED: Final = "the core ends them too where it delivers the event"
 _INTERPRETED: Final = "performance only: a fault in the monitor area is interpreted, whoever had it"
 _NO_LDT: Final = "the limit of an LDTR that names no table is 0, which says the same"
+_NO_STACK: Final = "performance only: the INT faults for its stack, and the virtual CPU does it"
 
 #: By the mutant's name.
 SURVIVORS: Final[dict[str, str]] = {
@@ -52,6 +53,15 @@ SURVIVORS: Final[dict[str, str]] = {
     "gates: gates that are not present":
         "the shadow gate is not present either: the INT faults, and the virtual CPU does it",
     "gates: tr.attributes is not checked": "LTR makes them those of a busy 32-bit TSS, always",
+    "gates: conforming code segments":
+        "conforming code has ring 3's rights there, on the real CPU as well",
+    "gates: data segments": "the INT faults, and the virtual CPU does it",
+    "gates: any TSS": "reset and LTR make it a 32-bit TSS, always",
+    "gates: the kernel's stack is not loaded": _NO_STACK,
+    "gates: the kernel's stack keeps its RPL": _NO_STACK,
+    "gates: a null stack is none": "a selector of 0 is null with any RPL",
+    "segments: cut ones keep bytes":
+        "what is left of a segment of bytes is less than a mebibyte",
     "world: null selectors are segments": "a segment that is cut stays unusable",
     "world: CS and SS keep their RPL":
         "only an unsafe instruction reads it, and none is executed as it is by these techniques",
@@ -67,32 +77,9 @@ UNDECIDED: Final[frozenset[str]] = frozenset(
     {
         "technique: paravirt passes debug traps within sites on",
         "vcpu_area: is writable while TF is 1",
-        "world: a segment that cannot be cut is loaded as it is",
-        "segments: expand-down segments are not looked at",
-        "segments: expand-down segments are cut like others",
-        "segments: cut ones keep their granularity",
-        "segments: cut ones keep bytes",
         "shadow: an entry made again is not flushed",
-        "shadow: old writers are not forgotten",
-        "shadow: absent entries are prefetched",
-        "shadow: traced pages stay writable in the TLB",
-        "shadow: pages traced for others are forgotten",
-        "shadow: dropped entries keep their writers",
-        "shadow: dropped large pages keep their tables",
-        "shadow: dropped tables stay in their directories",
         "shadow: dropped tables stay in the TLB",
-        "shadow: dropped tables keep their writers",
-        "shadow: dropped directories keep their children",
         "shadow: all clear keeps the TLB",
-        "gates: any code segment",
-        "gates: conforming code segments",
-        "gates: data segments",
-        "gates: the IDT is not traced",
-        "gates: any TSS",
-        "gates: the kernel's stack is not loaded",
-        "gates: the kernel's stack keeps its RPL",
-        "gates: a null stack is none",
-        "gates: a stack of another ring",
         "gates: a machine with other contents keeps them",
     }
 )

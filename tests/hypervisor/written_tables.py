@@ -12,9 +12,11 @@ from typing import Final
 from tests.hypervisor.kernel_steps import IF, IOPL_3, LEAVE_RING_3, RING_3, lines
 from tests.hypervisor.kernel_world import (
     ALIAS,
+    ALIAS_TABLES,
     CONFORMING,
     DATA,
     DIRECTORIES,
+    EXPAND_DOWN,
     GDT,
     IDT,
     KCODE,
@@ -28,12 +30,15 @@ from tests.hypervisor.kernel_world import (
     SOFTWARE,
     SPARE,
     STACK_TOP,
+    TOP,
     TSS,
     TSS_AT,
     UCODE,
     UDATA,
     USER_STACK_TOP,
+    P,
     U,
+    W,
     descriptor,
 )  # fmt: skip
 
@@ -41,6 +46,7 @@ GATE: Final = SOFTWARE + 12  #: the vector that the kernels below make theirs
 #: Room for tables of theirs, in pages that nothing else uses.
 TABLES: Final = 0x130000
 PG, RF, NT, TSD, TF = 0x80000000, 0x10000, 0x4000, 4, 0x100
+A: Final = 0x20  #: of a page-table entry: accessed
 
 
 def out(flags: int) -> str:
@@ -77,6 +83,10 @@ def install(handler: str, access: int = 0xEF, vector: int = GATE, selector: int 
 def enable(space: int) -> str:
     return lines(f"mov eax, {DIRECTORIES[space]}", "mov cr3, eax", "mov eax, cr0",
                  f"or eax, {PG}", "mov cr0, eax")  # fmt: skip
+
+
+def store(at: int, new: int) -> str:
+    return lines(f"mov dword [{at}], {new & 0xFFFFFFFF}", f"mov dword [{at + 4}], {new >> 32}")
 
 
 #: A handler in the way of no one, to be jumped over.
@@ -116,6 +126,12 @@ WITH_GATES: Final = {
         HANDLERS, install(".third", selector=CONFORMING), visit(IF, *CALLS)
     ),
     "gate to data": lines(HANDLERS, install(".first", selector=KDATA), visit(IF, *CALLS)),
+    "gate to ring 1": lines(
+        HANDLERS,
+        store(GDT + SPARE, descriptor(0, 0xFFFFF, 0xBB)),
+        install(".first", selector=SPARE),
+        visit(IF, *CALLS),
+    ),
     "gate changed": lines(OPEN, install(".second"), visit(IF, *CALLS)),
     "gate changed in an alias": lines(
         OPEN, enable(0), f"mov byte [{IDT + 8 * GATE + 5 + ALIAS}], 0x6F", visit(IF, *CALLS)
@@ -140,6 +156,9 @@ WITH_GATES: Final = {
     ),
     "stack changed": lines(OPEN, f"sub dword [{TSS + 4}], 64", visit(IF, *CALLS)),
     "stack selector changed": lines(OPEN, f"mov word [{TSS + 8}], {KDATA | 3}", visit(IF, *CALLS)),
+    "stack selector of ring 1": lines(
+        OPEN, f"mov word [{TSS + 8}], {KDATA | 1}", visit(IF, *CALLS)
+    ),
     "stack selector null": lines(OPEN, f"mov word [{TSS + 8}], 0", visit(IF, *CALLS)),
     "other IDT": lines(
         OPEN,
@@ -147,6 +166,16 @@ WITH_GATES: Final = {
         pointer(0x23F, TABLES),
         f"mov byte [{TABLES + 8 * GATE + 5}], 0x6F",
         f"lidt [{SCRATCH + 32}]",
+        visit(IF, *CALLS),
+    ),
+    "IDT in a page of its own": lines(
+        HANDLERS,
+        install(".first"),
+        copy(IDT, TABLES, 0x240),
+        pointer(0x23F, TABLES),
+        f"lidt [{SCRATCH + 32}]",
+        visit(IF, *CALLS),
+        f"mov byte [{TABLES + 8 * GATE + 5}], 0x6F",
         visit(IF, *CALLS),
     ),
     "IDT in the same page": lines(
@@ -235,18 +264,26 @@ def question(selector: int) -> str:
     return lines(*load, *load, visit(0, *load[:3], f"add [{DATA}], eax", *load[:3]))
 
 
+def load(selector: int, to: int) -> str:
+    """Load FS, and keep what it reaches."""
+    return lines(f"mov ecx, {selector | 3}", "mov fs, cx", "mov eax, [fs:8]",
+                 f"mov [{SCRATCH + to}], eax")  # fmt: skip
+
+
 def spare(base: int, limit: int = 0xFFF, access: int = 0xF3) -> int:
     return descriptor(base, limit, access, 4)
-
-
-def store(at: int, new: int) -> str:
-    return lines(f"mov dword [{at}], {new & 0xFFFFFFFF}", f"mov dword [{at + 4}], {new >> 32}")
 
 
 _ready = lines(store(GDT + SPARE, spare(DATA)), question(SPARE | 3))
 _local = lines(store(LDT + (LDT_SPARE & ~7), spare(DATA)), question(LDT_SPARE | 3))
 _other = lines(copy(GDT, TABLES, 0x88), store(TABLES + SPARE, spare(DATA + 0x1010)))
 _table = lines(f"mov eax, {SPARE}", "lldt ax", question(LDT_SPARE | 3))
+
+
+def _at(base: int) -> str:
+    return store(TABLES + (LDT_SPARE & ~7), spare(base))
+
+
 #: Descriptor tables that change under loaded and loadable segments.
 WITH_DESCRIPTORS: Final = {
     "other GDT": lines(
@@ -288,6 +325,74 @@ WITH_DESCRIPTORS: Final = {
         f"mov dword [{LOW_TABLES[0] + (GDT >> 12) * 4}], {TABLES | 3}",
         f"invlpg [{GDT}]",
         question(SPARE | 3),
+    ),
+    "GDT written through the TLB": lines(
+        _other,
+        pointer(0x87, TABLES),
+        f"lgdt [{SCRATCH + 32}]",
+        f"mov eax, [{DATA}]",
+        f"mov eax, [{DATA + 0x1000}]",
+        store(TABLES + SPARE, spare(DATA + 0x1010)),
+        load(SPARE, 16),
+        store(TABLES + SPARE, spare(DATA)),
+        load(SPARE, 20),
+    ),
+    "LDT written through a user's TLB": lines(
+        store(GDT + SPARE, descriptor(TABLES, 0x1F, 0x82, 0)),
+        f"mov eax, {SPARE}",
+        "lldt ax",
+        visit(0, f"mov eax, [{DATA}]", f"mov eax, [{DATA + 0x1000}]", _at(DATA + 0x1010),
+              load(LDT_SPARE, 16), _at(DATA), load(LDT_SPARE, 20)),
+    ),
+    "GDT changed when all shadows have gone": lines(
+        _ready,
+        "mov ebx, 0", "mov ecx, 1020", ".again: mov eax, [ebx]", "add ebx, 0x400000",
+        "loop .again",
+        store(GDT + SPARE, spare(DATA + 0x1010)),
+        question(SPARE | 3),
+    ),
+    "writable no more, then a GDT": lines(
+        enable(0),
+        _other,
+        f"mov dword [{LOW_TABLES[0] + (TABLES >> 12) * 4}], {TABLES | P | A}",
+        f"invlpg [{TABLES}]",
+        pointer(0x87, TABLES),
+        f"lgdt [{SCRATCH + 32}]",
+        load(SPARE, 16),
+    ),
+    "made read-only by a user, then a GDT": lines(
+        f"mov dword [{DIRECTORIES[0] + 8}], {LOW_TABLES[0] | P | W | U}",
+        copy(GDT, DATA + 0x3000, 0x88),
+        enable(0),
+        "mov eax, cr0", "and eax, ~0x10000", "mov cr0, eax",
+        store(2 * ALIAS + DATA + 0x3000 + SPARE, spare(DATA)),
+        visit(0, f"mov eax, [{DATA + 0x3000}]"),
+        pointer(0x87, DATA + 0x3000),
+        f"lgdt [{SCRATCH + 32}]",
+        load(SPARE, 16),
+    ),
+    "written by a space that has gone, then a GDT": lines(
+        enable(0),
+        copy(GDT, ALIAS + 0x1000, 0x88),
+        f"mov eax, {DIRECTORIES[1]}",
+        "mov cr3, eax",
+        f"or byte [{ALIAS_TABLES[0]}], {A}",
+        f"mov eax, {DIRECTORIES[2]}",
+        "mov cr3, eax",
+        f"mov eax, [{ALIAS + DATA}]",
+        pointer(0x87, 0x1000),
+        f"lgdt [{SCRATCH + 32}]",
+        load(UDATA, 16),
+        load(UDATA, 20),
+        f"mov eax, [{ALIAS + DATA}]",
+    ),
+    "expand-down segment at the top": lines(
+        enable(0), f"mov ecx, {EXPAND_DOWN}", "mov fs, cx", f"mov eax, [fs:{TOP + 0x20010}]"
+    ),
+    "segment that is cut within a page": lines(
+        store(GDT + SPARE, descriptor(TOP - 0x800, 0xFFFF, 0x93)),
+        enable(0),
+        f"mov ecx, {SPARE}", "mov fs, cx", "mov eax, [fs:0x810]", f"mov [{SCRATCH + 16}], eax",
     ),
     "not accessed": lines(
         store(GDT + SPARE, spare(DATA, access=0xF2)), question(SPARE | 3)
