@@ -83,8 +83,8 @@ def test_a_jump_into_a_patch_is_never_executed_half_way(direct: bool) -> None:
         dec ecx
         jz done
         push eax
-        mov eax, {"later" if direct else "inside"} ^ 0x55555555
-        xor eax, 0x55555555
+        mov eax, {"later" if direct else "inside"} + 0x1234567
+        sub eax, 0x1234567
         jmp eax
     done: {END}
     later: jmp inside"""
@@ -115,7 +115,7 @@ def test_moved_instructions_fault_where_they_stood() -> None:
         stc
         cli
         div ebx
-        nop
+        times 4 nop
     handler:
         pop eax
         {END}
