@@ -79,10 +79,8 @@ class Patches:
 
     def make(self, context: Context, sites: set[int]) -> None:
         """Patch new sites, and undo the jumps that new targets lead into."""
-        for target in self._scanner.targets & self._inside.keys():
-            patch = self._inside[target]
-            if patch.eip != target:
-                self._downgrade(context, patch)
+        for patch in {self._inside[at] for at in self._entered_within()}:
+            self._downgrade(context, patch)
         for eip in sorted(sites):
             if eip not in self._inside and eip not in self.by_eip:
                 self._patch(context, eip)
@@ -90,6 +88,14 @@ class Patches:
             if page not in self._seen:
                 self._vm.paging.trace(page, CODE)
             self._look(page)
+
+    def _entered_within(self) -> list[int]:
+        """EIPs within jumps that something leads to, or where the bytes are read otherwise."""
+        scanner = self._scanner
+        return [
+            at for at, patch in self._inside.items() if at != patch.eip
+            and (at in scanner.targets or (at in scanner.instructions and at not in patch.sites))
+        ]  # fmt: skip
 
     def _look(self, page: int) -> None:
         self._seen[page] = self._vm.memory.read(page * PAGE, PAGE)
@@ -130,7 +136,7 @@ class Patches:
     def _run(self, context: Context, first: Instruction) -> tuple[list[Instruction], str]:
         """The instructions that a jump would overwrite; or the site alone, and why not."""
         alone = [first]
-        if form_for(first) is None:
+        if not is_site(first) or form_for(first) is None:
             return alone, NO_FORM
         if context.base:
             return alone, NOT_MOVED
@@ -150,7 +156,11 @@ class Patches:
             size += following.length
         if (first.address & (PAGE - 1)) + size > PAGE:
             return alone, CROSSES
-        if any(self.at(eip) for eip in range(first.address, first.address + JUMP_LENGTH)):
+        overwritten = range(first.address, first.address + JUMP_LENGTH)
+        starts = {instruction.address for instruction in run}
+        if any(self.at(eip) for eip in overwritten) or any(
+            eip in self._scanner.instructions and eip not in starts for eip in overwritten
+        ):
             return alone, OVERLAPS
         return run, ""
 
@@ -159,7 +169,7 @@ class Patches:
         for instruction in run:
             site = Site(instruction.address, instruction.bytes, instruction.row)
             patch.sites[site.eip] = site
-        if form_for(run[0]) is None or context.base:
+        if not is_site(run[0]) or form_for(run[0]) is None or context.base:
             return
         w = PatchWriter(context)
         for instruction in run:

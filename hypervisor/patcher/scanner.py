@@ -17,6 +17,7 @@ from hypervisor.guest_memory import PAGE
 from hypervisor.patcher.sites import INDIRECT, is_site
 from hypervisor.translator.builder import Source, decode_at, read_source
 from hypervisor.translator.forms import ENDS
+from isa.decoder import MAXIMUM_LENGTH
 from isa.errors import DecodeError
 from isa.operands import Immediate, Memory, Relative
 
@@ -63,7 +64,21 @@ class Scanner:
                 self.targets |= known
                 waiting = [at for at in known if at not in self.instructions]
                 sure = False
+        self._find_overlaps()
         return self.sites - before
+
+    def _find_overlaps(self) -> None:
+        """An instruction that reads the first byte of a site otherwise is a site as well: it must
+        not run with that byte overwritten."""
+        waiting = list(self.sites)
+        while waiting:
+            site = waiting.pop()
+            for start in range(site - MAXIMUM_LENGTH + 1, site):
+                instruction = self.instructions.get(start)
+                ends = start if instruction is None else start + instruction.length
+                if ends > site and start not in self.sites:
+                    self.sites.add(start)
+                    waiting.append(start)
 
     def _reads_like_code(self, context: Context, eip: int) -> bool:
         """Does a run of instructions begin there, to a proper end, or a long one?"""
@@ -80,6 +95,12 @@ class Scanner:
                 return True
             eip = (eip + instruction.length) & 0xFFFF_FFFF
         return True
+
+    def decode(self, context: Context, eip: int) -> Instruction | None:
+        """The guest's instruction at an EIP; None if there is none."""
+        source = self._source(context, eip)
+        found = None if source is None else decode_at(source, 0, eip)
+        return None if isinstance(found, DecodeError) else found
 
     def _source(self, context: Context, eip: int) -> Source | None:
         """The guest's code at an EIP, as the guest wrote it."""

@@ -12,17 +12,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind
-from hypervisor.emulate import DR7_ENABLED, EFLAGS_TF
+from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF
 from hypervisor.memory.shadow import Verdict
 from hypervisor.outcome import Outcome
 from hypervisor.patcher.area import PatchArea
 from hypervisor.patcher.memory import PatchMemory
 from hypervisor.patcher.patches import Patches
 from hypervisor.patcher.scanner import Scanner
-from hypervisor.segments import CS
+from hypervisor.segments import BIG, CS, SS
 from hypervisor.techniques.base import USER, Technique
 from hypervisor.translator import layout
 from hypervisor.translator.unit import Context, Place
+from isa.decoder import MAXIMUM_LENGTH
 from isa.paravirt import VCPU_AREA_BYTES, VCPU_PAGE
 
 if TYPE_CHECKING:
@@ -68,10 +69,11 @@ class Patch(Technique):
         state = vm.cpu.state
         if state.cpl == USER:
             return self.patches.at(state.eip) is None
-        if state.eflags & EFLAGS_TF or state.dr[7] & DR7_ENABLED:
+        if state.eflags & (EFLAGS_TF | EFLAGS_RF) or state.dr[7] & DR7_ENABLED:
             return False  # each instruction is watched
-        code = state.seg[CS]
-        context = Context(False, code.selector, code.base, code.limit)
+        if not state.seg[SS].attributes & BIG:
+            return False  # patches use ESP
+        context = self._virtual_context(vm)
         if context != self._context:
             self._context = context
             self.patches.clear()
@@ -113,8 +115,19 @@ class Patch(Technique):
             self._scan(roots)
 
     def original(self, vm: VirtualMachine) -> bytes:
-        site = self.patches.original_at(vm.cpu.state.eip)
-        return b"" if site is None else site.original
+        eip = vm.cpu.state.eip
+        site = self.patches.original_at(eip)
+        if site is not None:
+            return site.original
+        if not any(self.patches.at(eip + number) for number in range(MAXIMUM_LENGTH)):
+            return b""
+        instruction = self.scanner.decode(self._virtual_context(vm), eip)
+        return b"" if instruction is None else instruction.bytes
+
+    @staticmethod
+    def _virtual_context(vm: VirtualMachine) -> Context:
+        code = vm.cpu.state.seg[CS]
+        return Context(False, code.selector, code.base, code.limit)
 
     # -- exits -----------------------------------------------------------------------------------
 

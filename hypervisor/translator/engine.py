@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import ffi
-from hypervisor.emulate import DR7_ENABLED, EFLAGS_TF
+from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF
 from hypervisor.segments import BIG, CS, KERNEL_RING, SS
 from hypervisor.translator import layout
 from hypervisor.translator.adaptive import Adaptive
@@ -140,8 +140,9 @@ class Translator:
         return self.cache.chain(link)
 
     def _can_translate(self, state: Any) -> bool:
-        """Not while each instruction is watched, nor with a stack that translations cannot use."""
-        if state.eflags & EFLAGS_TF or state.dr[7] & DR7_ENABLED:
+        """Not while each instruction is watched, nor with a stack that translations cannot use; nor
+        the one that RF is for, which would be lost within its steps."""
+        if state.eflags & (EFLAGS_TF | EFLAGS_RF) or state.dr[7] & DR7_ENABLED:
             return False
         stack = state.seg[SS]
         return bool(stack.attributes & BIG) and not (stack.base and self.coherence.mixed)
