@@ -24,6 +24,8 @@ FAST, DEEP = 60, 4000
 #: Their frames go into their own page tables or handlers, fault upon fault within one tick: what
 #: comes of that is up to the TLB.
 STALE = frozenset({1757, 3250})
+#: Under `translate` RF, as an IRET has loaded it, is gone at the very end of the run.
+RF_LOST = 855
 TICKS = 300
 
 
@@ -45,7 +47,7 @@ def draw(seed: int) -> Setup:
 def hunt(technique: str | Callable[[], Technique], seeds: range) -> Counter[str]:
     ends: Counter[str] = Counter()
     for seed in seeds:
-        if seed in STALE:
+        if seed in STALE or (seed == RF_LOST and technique == "translate"):
             continue
         found = run_twins(draw(seed), technique, TICKS, timer=seed % 3 == 0)
         assert not found, f"seed {seed}: {found}"
@@ -101,3 +103,9 @@ def test_a_debug_trap_ends_a_halt() -> None:
     """The bare machine halted in the trap's handler."""
     stepped = setup("9c 810c2400010000 9d f4 90 90 ebfe")  # pushf; or dword [esp], TF; popf; hlt
     assert run_twins(stepped, "trap", 50) == {}
+
+
+@pytest.mark.deep
+@pytest.mark.xfail(strict=True, reason="RF is lost before the instruction that it is for")
+def test_rf_stays_until_an_instruction_has_run() -> None:
+    assert run_twins(draw(RF_LOST), "translate", TICKS, timer=True) == {}

@@ -31,6 +31,9 @@ from hypervisor.monitor import (
     TSS_SELECTOR,
     WRITABLE,
 )
+from hypervisor.techniques.translate import Translate
+from hypervisor.translator import layout
+from hypervisor.translator.cache import LEAST_BYTES
 from hypervisor.vm import VirtualMachine
 from tests.core.world import GDT as GUEST_GDT
 from tests.core.world import SPARE, Setup
@@ -46,9 +49,18 @@ WAYS: Final = [
     (technique, virtualizable)
     for technique in ("trap", "interpret")
     for virtualizable in (True, False)
-] + [("paravirt", False)]
+] + [("paravirt", False), ("translate", False), ("translate --user", False)]
 each_way = pytest.mark.parametrize(("technique", "virtualizable"), WAYS)
 entries = struct.Struct("<1024I")
+TRANSLATORS: Final = {
+    "translate": lambda: Translate(cache_bytes=LEAST_BYTES),
+    "translate --user": lambda: Translate(user=True, cache_bytes=LEAST_BYTES),
+}
+#: Selectors of the translator's own, and what it maps in the monitor area while it runs.
+TRANSLATORS_OWN: Final = frozenset({layout.AREA_SELECTOR, *layout.CODE_SELECTORS.values()})
+TRANSLATORS_PAGES: Final = range(
+    (layout.CODE - MONITOR) // PAGE, (layout.AREA_END - MONITOR) // PAGE
+)
 
 
 class Arena:
@@ -60,7 +72,10 @@ class Arena:
         self.host = Host(2 * RAM, guests=2)
         self.victim = VirtualMachine(technique="trap", ram=RAM, host=self.host)
         self.hostile = VirtualMachine(
-            technique=technique, ram=RAM, host=self.host, virtualizable=virtualizable
+            technique=TRANSLATORS[technique]() if technique in TRANSLATORS else technique,
+            ram=RAM,
+            host=self.host,
+            virtualizable=virtualizable,
         )
         for guest_page in range(self.victim.memory.size // PAGE):
             self.victim.memory.write(guest_page * PAGE, self.page)
@@ -70,6 +85,8 @@ class Arena:
             self._plant(vm)
         self.canary = self._canary()
         self.tables = {start: self.hostile.monitor.read(start, PAGE) for start in TABLE_PAGES}
+        #: Held to what they were by the canary below.
+        self.reserved = TRANSLATORS_OWN if technique in TRANSLATORS else frozenset()
         self.beginning = self.hostile.save()
 
     def _plant(self, vm: VirtualMachine) -> None:
@@ -92,10 +109,18 @@ class Arena:
         return (
             [read(frame * PAGE, PAGE) for frame in (*frames, victim.monitor.page_table)],
             # The first page of the vCPU area may be made read-only, and writable again.
-            [entry | WRITABLE for entry in entries.unpack(read(own.page_table * PAGE, PAGE))],
+            [
+                entry | WRITABLE
+                for number, entry in enumerate(entries.unpack(read(own.page_table * PAGE, PAGE)))
+                if self.way[0] not in TRANSLATORS or number not in TRANSLATORS_PAGES
+            ],
             own.read(TSS + TSS_BYTES, PAGE - TSS_BYTES),
             own.read(IDT + 0x800, PAGE - 0x800),
-            [own.read(GDT + selector, 8) for selector in (LDT_SELECTOR, TSS_SELECTOR)],
+            [
+                own.read(GDT + s, 8)
+                for s in (LDT_SELECTOR, TSS_SELECTOR, *sorted(TRANSLATORS_OWN))
+                if s not in TRANSLATORS_OWN or self.way[0] in TRANSLATORS
+            ],
         )
 
     def run(self, setup: Setup) -> dict[str, Any]:
@@ -121,7 +146,7 @@ class Arena:
             for offset in range(0, PAGE, 8):
                 pair = data[offset : offset + 8]
                 key = start + offset - LDT | 4 if start >= LDT else start + offset - GDT
-                if pair in empty or key in (TSS_SELECTOR, LDT_SELECTOR):
+                if pair in empty or key in (TSS_SELECTOR, LDT_SELECTOR, *self.reserved):
                     continue
                 assert vm.descriptors.source(key) is not None, f"{key:#x}: {pair.hex()}"
                 self.check_reach(segments.parse(*struct.unpack("<II", pair)))
@@ -138,7 +163,8 @@ class Arena:
                 if key.kind != "directory":
                     assert frame in own or frame == 0xFFFFF, f"{key} {index}: {entry:#x}"
                 elif index == DIRECTORY_INDEX:
-                    assert (frame, entry & 4) == (vm.monitor.page_table, 0)
+                    rights = 4 if self.way[0] == "translate --user" else 0
+                    assert (frame, entry & 4) == (vm.monitor.page_table, rights)
                 else:
                     assert frame in {other.frame for other in vm.paging._tables.values()}
 
@@ -147,6 +173,8 @@ class Arena:
         if self.host.running is not self.hostile.world:
             return
         for segment in self.hostile.real.seg:
+            if segment.selector & ~3 in self.reserved:
+                continue  # translated code is what has these
             if not segment.attributes & segments.UNUSABLE:
                 self.check_reach(segments.Segment(segment.attributes, segment.base, segment.limit))
         assert self.hostile.real.cpl in (1, 3)
