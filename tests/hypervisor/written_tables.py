@@ -133,6 +133,9 @@ WITH_GATES: Final = {
         visit(IF, *CALLS),
     ),
     "gate changed": lines(OPEN, install(".second"), visit(IF, *CALLS)),
+    "gate changed late": lines(
+        OPEN, visit(IF, *CALLS), install(".second"), visit(IF, *CALLS)
+    ),
     "gate changed in an alias": lines(
         OPEN, enable(0), f"mov byte [{IDT + 8 * GATE + 5 + ALIAS}], 0x6F", visit(IF, *CALLS)
     ),
@@ -362,14 +365,19 @@ WITH_DESCRIPTORS: Final = {
     ),
     "made read-only by a user, then a GDT": lines(
         f"mov dword [{DIRECTORIES[0] + 8}], {LOW_TABLES[0] | P | W | U}",
-        copy(GDT, DATA + 0x3000, 0x88),
+        f"mov dword [{LOW_TABLES[0] + (TABLES >> 12) * 4}], {TABLES | P | U}",
         enable(0),
         "mov eax, cr0", "and eax, ~0x10000", "mov cr0, eax",
-        store(2 * ALIAS + DATA + 0x3000 + SPARE, spare(DATA)),
-        visit(0, f"mov eax, [{DATA + 0x3000}]"),
-        pointer(0x87, DATA + 0x3000),
+        copy(GDT, 2 * ALIAS + TABLES, 0x88),
+        store(2 * ALIAS + TABLES + SPARE, spare(DATA)),
+        f"mov eax, [{DATA}]",
+        f"mov eax, [{DATA + 0x1000}]",
+        visit(0, f"mov eax, [{TABLES}]"),
+        pointer(0x87, TABLES),
         f"lgdt [{SCRATCH + 32}]",
         load(SPARE, 16),
+        store(2 * ALIAS + TABLES + SPARE, spare(DATA + 0x1010)),
+        load(SPARE, 20),
     ),
     "written by a space that has gone, then a GDT": lines(
         enable(0),
