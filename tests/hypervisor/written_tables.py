@@ -133,9 +133,6 @@ WITH_GATES: Final = {
         visit(IF, *CALLS),
     ),
     "gate changed": lines(OPEN, install(".second"), visit(IF, *CALLS)),
-    "gate changed late": lines(
-        OPEN, visit(IF, *CALLS), install(".second"), visit(IF, *CALLS)
-    ),
     "gate changed in an alias": lines(
         OPEN, enable(0), f"mov byte [{IDT + 8 * GATE + 5 + ALIAS}], 0x6F", visit(IF, *CALLS)
     ),
