@@ -143,9 +143,10 @@ class Paravirt(Technique):
             vm.count("descriptor load")
             vm.refresh_paging()
             return RESUME
-        if record.vector == DEBUG:
-            # A trap within the site is within what the guest sees as one instruction.
-            return RESUME if step.offset else None
+        if record.vector == DEBUG and not step.offset:
+            return None  # it belongs to the instruction before
+        # A trap within the site is within what the guest sees as one instruction: that one, when
+        # it is executed as a whole, meets the data breakpoint again, and no other.
         return self._original(vm, site, step)
 
     def _page_fault(self, vm: VirtualMachine, record: Any, site: Site, step: Step) -> Outcome:

@@ -36,6 +36,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = tuple(
     replace(mutant, survives=SURVIVORS.get(mutant.name, mutant.survives))
     for mutant in (*EXIT_MUTANTS, *STATE_MUTANTS, *MEMORY_MUTANTS)
 )
+#: Beside those with descriptors, what ring 3 notices of a kernel that is interpreted.
+WITH_INTERPRETED: Final = ("NT in ring 3", "gate", "changed while away, for a user")
 #: How many of each kind are tried.
 REACH: Final = {
     "trap": 20, "interpret": 10, "paravirt": 10, "unruly trap": 10, "unruly interpret": 5,
@@ -72,7 +74,7 @@ def written() -> Iterator[Killer]:
     # No gate is ever passed but there.
     yield from (Killer("trap", name) for name in KERNELS if name not in WITH_GATES)
     yield from (Killer("interpret", name) for name in WITH_DESCRIPTORS)
-    yield from (Killer("interpret", name) for name in ("NT in ring 3", "gate"))
+    yield from (Killer("interpret", name) for name in WITH_INTERPRETED)
 
 
 def find(mutant: Mutant, first: list[Killer]) -> tuple[Killer, str] | None:

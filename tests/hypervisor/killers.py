@@ -5,6 +5,7 @@
     unruly trap 17, unruly interpret 17   arbitrary bytes (test_fuzz.py)
     hostile trap 17                       an attack (test_isolation.py)
     requested trap                        somebody asks the machine to stop
+    restored trap                         a machine becomes another one
     refused trap                          a kernel that goes to ring 1
     session paravirt                      the small operating system, and what is typed to it
 
@@ -46,6 +47,8 @@ ATTACKS: Final = 40
 SESSION: Final = b"ps\nforktest\ncrash null\nprimes 30\nspin &\nkill 2\nexit 5\n"
 SESSION_RAM: Final = "4M"
 SESSION_TICKS: Final = 3_000_000
+#: A kernel that changes a gate, and ticks at which it has used it, and changed it.
+RESTORED, OPENED_AT, CHANGED_AT = "gate changed", 60, 100
 RING_1: Final = """
     lgdt [table]
     push 0x19
@@ -97,6 +100,20 @@ def refused(technique: str) -> str:
     return "" if result.stop is Stop.UNSUPPORTED and "ring 1" in result.reason else result.reason
 
 
+def restored(technique: str) -> str:
+    """Whether a machine that becomes another one forgets the gates that it has opened."""
+    program, ends = written_kernel(RESTORED).program, []
+    machines = [VirtualMachine(program, technique, ram=RAM) for _ in range(2)]
+    for vm, ticks in zip(machines, (CHANGED_AT, OPENED_AT), strict=True):
+        vm.run(ticks)
+    saved = machines[0].save()
+    for vm in machines:
+        vm.restore(saved)
+        vm.run(MAX_TICKS)
+        ends.append(dict(vm.memory.pages()))
+    return "" if ends[0] == ends[1] else "memory differs"
+
+
 def notices(killer: Killer) -> str:
     """What a killer notices about the hypervisor as it is now; empty: nothing is wrong."""
     prepare(killer)
@@ -139,7 +156,12 @@ def session(technique: str) -> str:
     return str(compare(this.native, run.observe(), sites=this.sites) or "")
 
 
-SPECIAL: Final = {"requested": requested, "refused": refused, "session": session}
+SPECIAL: Final = {
+    "requested": requested,
+    "restored": restored,
+    "refused": refused,
+    "session": session,
+}
 
 
 def unruly(number: int, technique: str) -> str:

@@ -243,6 +243,40 @@ on_step:
     assert len(machines.native.events) == len(instructions) + 3
 
 
+#: What meets a data breakpoint in the middle of a site: the address, and the code.
+WATCHED = (
+    ("stack_top - 4", "site: pushf"),
+    ("cell", "mov dword [cell], KERNEL_DATA\nsite: mov ds, [cell]"),
+)
+
+
+@pytest.mark.parametrize(("address", "code"), WATCHED)
+def test_data_breakpoints_in_the_middle_of_sites_trap_behind_them(address: str, code: str) -> None:
+    machines = Both(pair_of(f"""
+%include "guest.inc"
+%include "ring3.inc"
+start:
+    call install_rings
+    on_vector 1, on_trap
+    mov esp, stack_top
+    mov eax, {address}
+    mov dr0, eax
+    mov eax, 0xF0402
+    mov dr7, eax
+{code}
+behind: mov eax, 0
+    mov dr7, eax
+    exit 0
+on_trap:
+    ret
+section .data
+cell: dd 0
+"""))  # fmt: skip
+    machines.run()  # the twin traps before the padding that it has instead
+    assert [e.vector for e in machines.virtual.events] == [e.vector for e in machines.native.events]
+    assert machines.virtual.events[-1].eip == machines.pair.address("behind")
+
+
 def test_a_kernels_sites_work_in_ring_3_too() -> None:
     """Nobody said that this is ring 3's code: so it has sites, and each of them asks."""
     code = """

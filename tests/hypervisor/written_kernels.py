@@ -20,6 +20,7 @@ from tests.hypervisor.kernel_world import (
     GDT,
     KCODE,
     KDATA,
+    LARGE,
     LEFT,
     LOW_TABLES,
     RECOVER,
@@ -121,6 +122,10 @@ WITH_STATE: Final = {
         f"mov [{DATA + 16}], eax", f"mov [{DATA + 24}], eax", f"sgdt [{DATA + 6}]",
         f"sidt [{DATA + 14}]", "mov eax, dr6", f"mov [{SCRATCH}], eax", "mov eax, 0",
         "mov dr7, eax",
+    ),
+    "breakpoint on popped flags": lines(
+        f"mov eax, {STACK_TOP - 4}", "mov dr0, eax", "mov eax, 0xF0402", "mov dr7, eax",
+        f"mov dword [{TRACE_LEFT}], 3", "push 2", "popf", "nop", "mov eax, 0", "mov dr7, eax",
     ),
     "breakpoint behind MOV SS": lines(
         "mov eax, .there", "mov dr0, eax", "mov eax, 0x402", "mov dr7, eax", "mov dx, ss",
@@ -264,6 +269,24 @@ WITH_PAGES: Final = {
         enable(2), f"mov [{_there}], eax", f"mov [{_there + 0x1000}], eax",
         f"mov dword [{DIRECTORIES[2] + 4}], 0x87", f"invlpg [{_there}]", f"mov eax, [{_there}]",
         f"mov [{_there + 0x1000}], eax",
+    ),
+    "accessed again": lines(
+        f"mov dword [{DIRECTORIES[0] + 8}], {TOP_TABLE | P | W | U}", enable(0),
+        f"mov eax, [{DATA}]", f"and byte [{_entry}], {~A & 0xFF}", f"invlpg [{DATA}]",
+        f"mov eax, [{DATA}]", f"mov eax, [{2 * ALIAS}]",
+        f"and byte [{DIRECTORIES[0] + 8}], {~A & 0xFF}", "mov eax, cr3", "mov cr3, eax",
+        f"mov eax, [{2 * ALIAS}]",
+    ),
+    "many large pages": lines(
+        f"mov edi, {DIRECTORIES[2] + 4}", f"mov eax, {LARGE | P | W | U}", "mov ecx, 1018",
+        "rep stosd", enable(2), "mov ebx, 0", "mov ecx, 1019", ".again: mov eax, [ebx]",
+        "add ebx, 0x400000", "loop .again",
+    ),
+    "changed while away, for a user": lines(
+        enable(0), visit(0, f"mov eax, [{_there}]"), f"mov eax, {DIRECTORIES[1]}",
+        "mov cr3, eax",
+        f"mov dword [{ALIAS_TABLES[0] + 4 * (DATA >> 12)}], {DATA + 0x1000 | P | W | U}",
+        f"mov eax, {DIRECTORIES[0]}", "mov cr3, eax", visit(0, f"mov eax, [{_there}]"),
     ),
     "a table of another space": lines(
         f"mov dword [{DIRECTORIES[1] + 8}], {TOP_TABLE | P | W | U}", enable(0),
