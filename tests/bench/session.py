@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 PART = 300_000  # guest ticks
 PROMPT = b"$ "
+TYPED = b"help\n"  # does not end the run
 #: What the design promises.
 MOST_LEAVING = 2.0  # per cent
 MOST_TRANSLATING = 40.0  # microseconds a guest instruction
@@ -118,11 +119,18 @@ def time_translation(image: bytes, typed: bytes, repeats: int) -> dict[str, floa
 
 
 def seconds_to_prompt(technique: str, path: Path) -> float:
-    """From the start of a process until the small OS asks for a command."""
+    """From the start of a process until the small OS asks for a command.
+
+    One is typed beforehand: for a pipe in which nothing is the machine waits 0.2 s, so as to find
+    out what it is (emulator/console.py).
+    """
     command = [sys.executable, "-m", "hypervisor", "run", "--technique", technique, str(path)]
     start = time.perf_counter()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(TYPED)
+        process.stdin.flush()
         text = b""
         while PROMPT not in text:
             read = os.read(process.stdout.fileno(), 4096)

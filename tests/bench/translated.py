@@ -161,10 +161,14 @@ def bench_computing(seconds: float, repeats: int, folder: Path) -> dict[str, dic
 
 @dataclass(frozen=True)
 class Repeated:
-    """Instructions that are timed in a loop, for repeated.asm."""
+    """Instructions that are timed in a loop, for repeated.asm.
+
+    title: what is printed, if they are not simply `first`; its first instruction is looked up.
+    """
 
     first: str
     second: str = ""
+    title: str = ""
     argument: str = "KERNEL_DATA"
     popped: str = "KERNEL_DATA"
     paging: bool = False
@@ -229,15 +233,22 @@ SENSITIVE = (
     Repeated("out dx, al"),
     Repeated("mov cr3, eax", argument="page_directory", paging=True),
     Repeated("invlpg [ebx]", paging=True),
+    Repeated("int 0x80", title="int 0x80; iret"),
+    Repeated("returned", title="iret; 3 pushes"),
+    Repeated("call nothing", title="call $; ret"),
+    Repeated("call eax", argument="nothing", title="call eax; ret"),
 )
 
 
 def becomes(what: Repeated) -> str:
     """What the instruction table says that a translation makes of an instruction."""
-    return decode(assemble(f"bits 32\n{what.first}").flat(), 0).row.translation
+    instruction = (what.title or what.first).split(";")[0]
+    return decode(assemble(f"bits 32\n{instruction}").flat(), 0).row.translation
 
 
-def print_loop(name: str, figures: dict[str, float], cycles: float, wall: float) -> None:
+def print_loop(
+    name: str, figures: dict[str, float], cycles: float | None = None, wall: float | None = None
+) -> None:
     line(f"{name}, cycles", *judged(figures["cycles"], cycles, "x"))
     note = f"{figures['exits']:.3g} exits each"
     line(f"{name}, wall", *judged(figures["wall"], wall, "x"), note)
@@ -245,7 +256,11 @@ def print_loop(name: str, figures: dict[str, float], cycles: float, wall: float)
 
 def bench_loop(what: Repeated, seconds: float, repeats: int) -> dict[str, float]:
     """Ratios to native, and what it takes."""
-    base, spent = what.cost(["native", "translate"], seconds, repeats)
+    return against(*what.cost(["native", "translate"], seconds, repeats))
+
+
+def against(base: Spent, spent: Spent) -> dict[str, float]:
+    """Ratios to native, and what it takes."""
     return {
         "cycles": spent.cycles / base.cycles,
         "wall": spent.seconds / base.seconds,
@@ -255,6 +270,14 @@ def bench_loop(what: Repeated, seconds: float, repeats: int) -> dict[str, float]
     }
 
 
+def bench_null_call(repeats: int, count: int = 400_000) -> dict[str, float]:
+    """A program's system call: of the gate that leads to a translation, and of the way back."""
+    few, many = (guest("null_call", None, COUNT=n) for n in (count // 5, count))
+    pairs = [(native(few), native(many)), (virtual(few, "translate"), virtual(many, "translate"))]
+    base, spent = (s.each(count - count // 5) for s in differences(pairs, repeats))
+    return against(base, spent)
+
+
 def bench_sensitive(seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
     """What becomes of sensitive instructions."""
     print("\nWhat becomes of a sensitive instruction: microseconds each")
@@ -262,7 +285,7 @@ def bench_sensitive(seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
     figures = {}
     for what in SENSITIVE:
         base, spent = what.cost(["native", "translate"], seconds, repeats)
-        kind, name = becomes(what), what.first
+        kind, name = becomes(what), what.title or what.first
         cells = [f"{base.seconds * 1e6:.3f}", f"{spent.seconds * 1e6:.3f}"]
         row(name, [kind, *cells, f"{spent.exits:.2f}"])
         figures[name] = {
@@ -278,16 +301,22 @@ def bench_sensitive(seconds: float, repeats: int) -> dict[str, dict[str, Any]]:
 
 
 def bench_tables(repeats: int, count: int = 5000) -> dict[str, float]:
-    """Microseconds of a store to a page table, with adaptive stores and without."""
+    """Microseconds of a store to a page table: natively, with adaptive stores and without."""
 
     def pair(technique: str, times: int) -> tuple[Load, Load]:
         few, many = (guest("entries", None, COUNT=n) for n in (times // 5, times))
+        if technique == "native":
+            return native(few), native(many)
         return virtual(few, technique), virtual(many, technique)
 
-    often = count * 100  # an adaptive one takes so little that few could not be timed
-    adaptive, plain = differences([pair("translate", often), pair(NOT_ADAPTIVE, count)], repeats)
-    adaptive, plain = adaptive.each(often - often // 5), plain.each(count - count // 5)
+    # An adaptive one takes so little that few could not be timed.
+    counts = {"native": count * 400, "translate": count * 100, NOT_ADAPTIVE: count}
+    found = differences([pair(name, times) for name, times in counts.items()], repeats)
+    base, adaptive, plain = (
+        spent.each(times - times // 5) for spent, times in zip(found, counts.values(), strict=True)
+    )
     return {
+        "native": base.seconds * 1e6,
         "adaptive": adaptive.seconds * 1e6,
         "not adaptive": plain.seconds * 1e6,
         "gain": plain.seconds / adaptive.seconds,
@@ -298,6 +327,7 @@ def bench_tables(repeats: int, count: int = 5000) -> dict[str, float]:
 
 def print_tables(figures: dict[str, float]) -> None:
     print("\nA store to an entry of a page table that nobody has used: microseconds")
+    line("native", f"{figures['native']:.3f}")
     for name, exits in (("not adaptive", "exits if not adaptive"), ("adaptive", "exits")):
         line(name, f"{figures[name]:.3f}", note=f"{figures[exits]:.3g} exits each")
     gain = figures["gain"]
@@ -313,6 +343,8 @@ def bench_translated(*, quick: bool, folder: Path) -> dict[str, Any]:
     print_loop("call, ret", figures["call and return"], MOST_CALL_CYCLES, MOST_CALL_WALL)
     figures["cli, sti"] = bench_loop(PAIR, seconds / 5, repeats + 1)
     print_loop("cli, sti", figures["cli, sti"], MOST_CLI_CYCLES, MOST_CLI_WALL)
+    figures["null call"] = bench_null_call(repeats)
+    print_loop("int and iret of ring 3", figures["null call"])
     figures["page tables"] = bench_tables(repeats)
     print_tables(figures["page tables"])
     figures["session"] = bench_session(quick=quick)

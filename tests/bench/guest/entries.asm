@@ -30,6 +30,7 @@ start:
     cmp ecx, 1000
     jb .entry
     xor eax, PAGE_PRESENT               ; so that each store changes something
+    invlpg [WINDOW]                     ; a kernel must, now and then
     jmp .table
 .done:
     exit 0

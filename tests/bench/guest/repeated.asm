@@ -3,13 +3,29 @@
 ; FIRST and SECOND (which may be empty) are done TIMES times in an iteration, with ARGUMENT in EAX, a
 ; port that does nothing in DX and a buffer at EBX. The stack is put right after them, in an empty
 ; loop too, so that a push or a pop may stand alone; POPPED is what is popped. PAGING is 1 or 0.
+; `nothing` is there to be called, CALL_VECTOR to be raised; `returned` is an IRET to what follows.
 
 %include "guest.inc"
-%include "gdt.inc"
+%include "interrupts.inc"
 %include "paging.inc"
+
+CALL_VECTOR equ 0x80
+
+%macro returned 0
+    pushf
+    push cs
+    push %%next
+    iret
+%%next:
+%endmacro
 
 start:
     call install_gdt
+    call install_interrupts
+    mov edx, CALL_VECTOR
+    mov eax, handler
+    mov ecx, GATE_TRAP
+    call set_gate
 %if PAGING
     call start_paging
 %endif
@@ -33,6 +49,8 @@ start:
 
 nothing:
     ret
+handler:
+    iret
 
 section .bss
 alignb 4096
