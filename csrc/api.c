@@ -220,7 +220,6 @@ void cpu_reset(Cpu *cpu) {
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
     cpu->pending_exit = 0;
-    cpu->debug_hits = 0;
     cpu->delivering = false;
     cpu->fault_count = 0;
     flags_set(cpu, state->eflags);
@@ -260,6 +259,7 @@ void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept) {
     t->tsc_offset = f->tsc_offset;
     t->interrupt_shadow = f->interrupt_shadow;
     t->debug_shadow = f->debug_shadow;
+    t->debug_hits = f->debug_hits;
 }
 
 /* -- Guest memory by linear address ------------------------------------------------------------------ */
@@ -346,7 +346,6 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     cpu->step_over = 0;
     cpu->pending_exit = 0;
     cpu->faults_at_tick = 0;
-    cpu->debug_hits = 0;
     block_flush(cpu->machine);
     tlb_refill(cpu); /* now that no page holds code */
     return 0;

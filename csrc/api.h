@@ -130,8 +130,8 @@ typedef struct {
     uint32_t debug_shadow;              /* POP SS or MOV SS: debug traps wait too */
     uint32_t replay_count, replay_next; /* answers to reads of the instruction in progress */
     uint64_t replay[48];
-    uint32_t resume; /* EFLAGS.RF semantics of the next instruction are in eflags */
-    uint32_t space;  /* address-space id of TLB tags (11 bits) */
+    uint32_t debug_hits; /* DR6 bits of data breakpoints met; they wait behind POP SS or MOV SS */
+    uint32_t space;      /* address-space id of TLB tags (11 bits) */
     Intercepts intercepts;
     uint32_t trace;       /* bits of trace_kind */
     uint32_t large_pages; /* a 4 MiB page has been cached since the TLB was flushed */

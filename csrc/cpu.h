@@ -246,9 +246,8 @@ struct Cpu {
     bool stop_pending; /* a jump's store wants a stop: `left` is lowered by STOP_BIAS */
     u32 stop_reason;   /* the exit to make at the stop, or 0: only leave the block */
     bool stepping;     /* an instruction runs alone; run.c */
-    u32 held_shadow, held_debug_shadow, held_resume; /* what it started with */
-    int pending_exit; /* an exit that waits until a debug trap is delivered */
-    u32 debug_hits;   /* DR6 bits of data breakpoints met by the current instruction */
+    u32 held_shadow, held_debug_shadow, held_resume, held_hits; /* what it started with */
+    int pending_exit;                 /* an exit that waits until a debug trap is delivered */
     u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
     u32 step_over;                    /* 1: the breakpoint at step_over_eip has been reported */
     u32 step_over_eip;

@@ -100,9 +100,9 @@ void debug_note_access(Cpu *cpu, u32 linear, u32 size, bool write) {
         u32 condition = condition_of(cpu, n);
         bool applies = condition == ON_ACCESS || (condition == ON_WRITE && write);
         if (is_enabled(cpu, n) && applies && covers(cpu, n, linear, size))
-            cpu->debug_hits |= 1u << n;
+            cpu->state.debug_hits |= 1u << n;
     }
-    if (cpu->debug_hits) stop_after(cpu, 0);
+    if (cpu->state.debug_hits) stop_after(cpu, 0);
 }
 
 void debug_note_port(Cpu *cpu, u32 port, u32 size) {
@@ -110,8 +110,8 @@ void debug_note_port(Cpu *cpu, u32 port, u32 size) {
     if (likely(!(cpu->state.dr[7] & 0xFF)) || !(cpu->state.cr4 & CR4_DE)) return;
     for (n = 0; n < BREAKPOINT_COUNT; n++)
         if (is_enabled(cpu, n) && condition_of(cpu, n) == ON_PORT && covers(cpu, n, port, size))
-            cpu->debug_hits |= 1u << n;
-    if (cpu->debug_hits) stop_after(cpu, 0);
+            cpu->state.debug_hits |= 1u << n;
+    if (cpu->state.debug_hits) stop_after(cpu, 0);
 }
 
 /* Each #DB shows its own breakpoints; the other bits of DR6 only accumulate. Pushes EFLAGS.RF as
@@ -126,8 +126,8 @@ static _Noreturn void raise_debug(Cpu *cpu, u32 bits) {
 }
 
 void debug_after_instruction(Cpu *cpu, bool stepping) {
-    u32 bits = cpu->debug_hits | (stepping ? DR6_BS : 0);
-    cpu->debug_hits = 0;
+    u32 bits = cpu->state.debug_hits | (stepping ? DR6_BS : 0);
+    cpu->state.debug_hits = 0;
     if (bits) raise_debug(cpu, bits);
 }
 

@@ -228,6 +228,7 @@ void deliver_reflected(Cpu *cpu, u32 vector, bool has_error, u32 error) {
     if (vector != VECTOR_DB) { /* as at the beginning of any instruction, and this one faulted */
         cpu->state.eflags &= ~(u32)FLAG_RF;
         cpu->state.interrupt_shadow = cpu->state.debug_shadow = 0;
+        cpu->state.debug_hits = 0;
     }
     deliver(cpu, vector, EVENT_EXCEPTION, has_error, error);
 }

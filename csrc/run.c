@@ -306,6 +306,7 @@ static int step(Cpu *cpu) {
     cpu->held_shadow = state->interrupt_shadow;
     cpu->held_debug_shadow = state->debug_shadow;
     cpu->held_resume = state->eflags & FLAG_RF;
+    cpu->held_hits = state->debug_hits;
     state->interrupt_shadow = state->debug_shadow = 0;
     state->eflags &= ~(u32)FLAG_RF;
     cpu->stepping = true;
@@ -324,7 +325,7 @@ static int step(Cpu *cpu) {
     state->replay_count = state->replay_next = 0;
     if (reason != 0) cpu->pending_exit = reason;
     if (cpu->machine->stats.events != events) traps = false;
-    if ((traps || cpu->debug_hits) && !state->debug_shadow) {
+    if ((traps || state->debug_hits) && !state->debug_shadow) {
         if (reason == EXIT_HALT) cpu->pending_exit = 0; /* the trap ends the halt */
         debug_after_instruction(cpu, traps);
     }
@@ -366,6 +367,7 @@ static void give_held_back(Cpu *cpu) {
     cpu->state.interrupt_shadow = cpu->held_shadow;
     cpu->state.debug_shadow = cpu->held_debug_shadow;
     cpu->state.eflags |= cpu->held_resume;
+    cpu->state.debug_hits = cpu->held_hits;
     refresh_mode(cpu);
 }
 
@@ -409,7 +411,7 @@ static int escaped(Cpu *cpu, int how) {
         refresh_mode(cpu);
     }
     cpu->state.replay_count = 0;
-    cpu->debug_hits = 0;
+    cpu->state.debug_hits = 0;
     if (unlikely(faults_for_ever(cpu))) return stop_fault_loop(cpu);
     reason = deliver_fault(cpu);
     if (reason == EXIT_EVENT && alone) give_held_back(cpu); /* nothing was delivered */

@@ -254,10 +254,14 @@ def test_data_breakpoint_in_a_repeat(lab: Lab) -> None:
     assert lab.cpu["ecx"] == 91
 
 
-def test_mov_ss_delays_its_own_data_breakpoint(lab: Lab) -> None:
+@pytest.mark.parametrize("saved", [False, True])
+def test_mov_ss_delays_its_own_data_breakpoint(lab: Lab, saved: bool) -> None:
     lab.put32(DATA + 8, DATA_OF[0])
     watch(lab, DATA + 8, 3, 4)
     length = lab.load("mov ss, [DATA+8]\nnop\nnop\nhlt") - 3
+    lab.go(1)
+    if saved:
+        lab.cpu.load(lab.cpu.save())
     outcome = lab.go()
     assert trapped(outcome, CODE + length + 1)
     assert lab.state.dr[6] == DR6_CLEAR | 1

@@ -25,7 +25,8 @@ CR4_BITS: Final = {"TSD": 2, "DE": 3}
 COPIED: Final = (
     *(f"gpr {number}" for number in range(len(GENERAL))),
     *(f"dr {number}" for number in (0, 1, 2, 3, 6, 7)),
-    "eip", "tick", "tsc_offset", "interrupt_shadow", "debug_shadow", "cpl",
+    "eip", "tick", "tsc_offset", "interrupt_shadow", "debug_shadow",
+    "debug_hits", "cpl",
     *(f"seg {number} {part}" for number in range(len(SEGMENTS))
       for part in ("selector", "attributes", "base", "limit")),
 )  # fmt: skip
@@ -49,7 +50,6 @@ NOT_CARRIED: Final = {
     "replay_count": "no instruction is handed over half done",
     "replay_next": "no instruction is handed over half done",
     "replay": "no instruction is handed over half done",
-    "resume": "is of no use yet",
     "space": "is the TLB's of each CPU",
     "large_pages": "is the TLB's of each CPU",
     "intercepts": "are the real CPU's alone",

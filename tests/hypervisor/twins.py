@@ -107,7 +107,7 @@ def picture(machine: Machine, result: Result) -> dict[str, Any]:
         "gdtr": (state.gdtr.base, state.gdtr.limit),
         "idtr": (state.idtr.base, state.idtr.limit),
         "tsc": state.tsc_offset,
-        "shadow": (state.interrupt_shadow, state.debug_shadow),
+        "shadow": (state.interrupt_shadow, state.debug_shadow, state.debug_hits),
         "halted": machine.halted,
     }
     seen |= {name: hex(value) for name, value in result.registers._asdict().items()}

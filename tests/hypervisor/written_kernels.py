@@ -57,6 +57,9 @@ from tests.hypervisor.written_tables import (
 
 _handed = f"push {RF | IF | 2}\npush {KCODE}\npush .there\niret\n.there: in al, 0x21"
 _ticking = lines(*timer_writes(2, 2), "mov dx, ss", "sti", "mov ecx, 500", ".again:")
+_load_watched: Final = f"mov ss, [{SCRATCH}]"
+_watched: Final = lines(f"mov dword [{SCRATCH}], {KDATA}", f"mov eax, {SCRATCH}", "mov dr0, eax",
+                        "mov eax, 0xF0402", "mov dr7, eax")  # fmt: skip
 #: Shadows of STI and MOV SS, debugging, control registers, ports.
 WITH_STATE: Final = {
     "STI at every tick": lines(_ticking, "cli", "sti", "in al, 0x21", "nop", "nop",
@@ -134,6 +137,22 @@ WITH_STATE: Final = {
     "breakpoint behind a user's MOV SS": lines(
         "mov eax, .there", "mov dr0, eax", "mov eax, 0x402", "mov dr7, eax",
         visit(0, "mov ss, cx", ".there: in al, 0x80", "nop"), "mov eax, 0", "mov dr7, eax",
+    ),
+    "breakpoint on what SS is loaded from": lines(
+        _watched, *(lines(_load_watched, behind) for behind in (
+            "nop", "cli", "in al, 0x21", "smsw bx", "pushf", f"int {SOFTWARE}",
+            f"mov eax, [{DATA}]",
+        )), "mov eax, 0", "mov dr7, eax",
+    ),
+    "breakpoint on what SS is loaded from, and a fault": lines(
+        "jmp .begin", ".skip: add dword [esp], 2", "iret", ".begin:",
+        install(".skip", 0x8F, 6), _watched, _load_watched, "ud2", "nop", "mov eax, 0",
+        "mov dr7, eax",
+    ),
+    "breakpoint on what a user's SS is loaded from": lines(
+        _watched, visit(0, f"mov dword [{SCRATCH}], {UDATA}", _load_watched, "in al, 0x80",
+                        _load_watched, "nop", _load_watched, f"int {SOFTWARE}"),
+        "mov eax, 0", "mov dr7, eax",
     ),
     "STI and a trap at every tick": lines(
         "jmp .begin", ".skip: add dword [esp], 2", "iret", ".begin:",
