@@ -26,7 +26,6 @@ from tests.hypervisor.mutants_state import STATE_MUTANTS
 from tests.hypervisor.survivors import SURVIVORS
 from tests.hypervisor.written_kernels import (
     KERNELS,
-    NOT_PARAVIRTUAL,
     WITH_DESCRIPTORS,
     WITH_GATES,
 )
@@ -70,7 +69,7 @@ def everything() -> Iterator[Killer]:
 
 def written() -> Iterator[Killer]:
     """The kernels written for the purpose."""
-    yield from (Killer("paravirt", name) for name in KERNELS if name not in NOT_PARAVIRTUAL)
+    yield from (Killer("paravirt", name) for name in KERNELS)
     # No gate is ever passed but there.
     yield from (Killer("trap", name) for name in KERNELS if name not in WITH_GATES)
     yield from (Killer("interpret", name) for name in WITH_DESCRIPTORS)

@@ -107,7 +107,20 @@ WITH_STATE: Final = {
         store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x9B)),
         f"jmp {SPARE}:.inside - 0x1000", ".inside:", "in al, 0x21", "mov eax, 7",
         "out 0x80, al", "in al, 0x40", "invlpg [eax]", f"jmp {KCODE}:.outside", ".outside:",
-    ).replace(f"jmp {KCODE}:.outside", f"jmp {KCODE}:.outside"),
+    ),
+    "sites in a segment": lines(
+        store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x9B)), *timer_writes(2, 2), "mov dx, ss",
+        f"jmp {SPARE}:.inside - 0x1000", ".inside: mov ecx, 60", ".again:", "cli", "sti", "nop",
+        "pushf", "pop eax", "mov ds, dx", "push 0x202", "popf", "push ds", "pop ds", "mov ss, dx",
+        "in al, 0x21", "smsw bx", "dec ecx", "jnz .again", "cli", f"jmp {KCODE}:.outside",
+        ".outside:",
+    ),
+    "sites that are not where their labels say": lines(
+        store(GDT + SPARE, descriptor(0, 0xFFFFF, 0x9B)),
+        f"mov word [{GDT + SPARE + 2}], .second - .first", f"jmp {SPARE}:.first",
+        ".first: smsw bx", ".second: in al, 0x21", f"mov [{SCRATCH}], eax",
+        f"jmp {KCODE}:.outside", ".outside:",
+    ),
     "a user's steps": lines(
         f"mov dword [{TRACE_LEFT}], 5",
         visit(0, f"push {TF | 2}", "popf", "inc eax", "inc eax", "push 2", "popf"),
@@ -280,6 +293,15 @@ WITH_PAGES: Final = {
         install(".mend", 0x8E, 14), f"mov esp, {DATA + 0x4000}", "popf",
         f"mov esp, {STACK_TOP}", "pushf", f"pop dword [{SCRATCH}]",
     ),
+    "POPF of a missing page, in a segment": lines(
+        "jmp .begin", f".mend: or byte [{_entry + 16}], {P}", "add esp, 4", "iret", ".begin:",
+        store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x9B)),
+        f"mov dword [{DATA + 0x4000}], 0xAD7", f"or byte [{_entry + 12}], {W}", enable(0),
+        install(".mend", 0x8E, 14),
+        f"jmp {SPARE}:.inside - 0x1000", f".inside: mov esp, {DATA + 0x4000}", "popf",
+        f"mov esp, {STACK_TOP}", "pushf", f"pop dword [{SCRATCH}]", "push 2", "popf",
+        f"jmp {KCODE}:.outside", ".outside:",
+    ),
     "an absent page that was accessed": lines(
         f"or byte [{_entry + 16}], {A}", enable(0), f"mov eax, [{DATA + 0x3000}]",
         f"mov eax, [{DATA + 0x4000}]",
@@ -332,8 +354,6 @@ WITH_PAGES: Final = {
 KERNELS: Final[dict[str, str]] = {
     **WITH_GATES, **WITH_DESCRIPTORS, **WITH_STATE, **WITH_PAGES
 }  # fmt: skip
-#: Code in a segment with a base has no sites.
-NOT_PARAVIRTUAL: Final = ("ports in a segment",)
 
 
 @dataclass(frozen=True)
