@@ -73,6 +73,3 @@ SURVIVORS: Final[dict[str, str]] = {
     "segments: DPL 0 stays":
         "performance only: a load of it in ring 1 faults, and the virtual CPU does it",
 }  # fmt: skip
-
-#: Not decided: no check that has been tried notices these, and nobody has said why.
-UNDECIDED: Final[frozenset[str]] = frozenset()
