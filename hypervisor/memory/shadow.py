@@ -371,6 +371,8 @@ class ShadowPaging:
             self._writers[table.writable[index]].discard((table, index))
         for index, child in table.children.items():
             child.parents.discard((table, index))
+            if child.key.kind == "large":  # its dirty bit was in the guest's directory
+                self._drop(child)
         for parent, index in list(table.parents):
             del parent.children[index]
             self._store(parent, index, 0)

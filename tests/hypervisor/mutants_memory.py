@@ -148,6 +148,8 @@ _CHANGES: Final = [
             "a guest cannot tell: memory runs out in the end"),
     _shadow("dropped directories keep their children",
             edit(_S._drop, "child.parents.discard((table, index))", "pass")),
+    _shadow("dropped directories keep their large pages",
+            edit(_S._drop, 'child.key.kind == "large"', "False")),
     _shadow("the monitor area is not mapped",
             edit(_S._table, "table, DIRECTORY_INDEX, self._monitor_table << 12 | rights",
                  "table, DIRECTORY_INDEX, 0")),

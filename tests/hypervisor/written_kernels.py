@@ -311,6 +311,12 @@ WITH_PAGES: Final = {
         f"mov dword [{DIRECTORIES[2] + 4}], 0x87", f"invlpg [{_there}]", f"mov eax, [{_there}]",
         f"mov [{_there + 0x1000}], eax",
     ),
+    "a large page changed while away": lines(
+        enable(2), f"mov [{_there}], eax", f"mov [{_there + 0x1000}], eax",
+        f"mov eax, {DIRECTORIES[0]}", "mov cr3, eax", f"mov dword [{DIRECTORIES[2] + 4}], 0x87",
+        f"mov eax, {DIRECTORIES[2]}", "mov cr3, eax", f"mov eax, [{_there}]",
+        f"mov [{_there + 0x1000}], eax",
+    ),
     "accessed again": lines(
         f"mov dword [{DIRECTORIES[0] + 8}], {TOP_TABLE | P | W | U}", enable(0),
         f"mov eax, [{DATA}]", f"and byte [{_entry}], {~A & 0xFF}", f"invlpg [{DATA}]",
