@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.translator import layout
-from hypervisor.translator.listing import Name, line_text, place_of
+from hypervisor.translator.listing import CodeRow, Name, line_text, place_of
 from hypervisor.translator.writer import CALL_OUT
 from isa.decoder import Instruction, decode
 from isa.disassembler import disassemble
@@ -28,17 +28,26 @@ _SIZED: Final = {
 }
 
 
-def code_lines(patch: Patch, start: int, code: bytes, name: Name) -> Iterator[str]:
+def code_rows(patch: Patch, start: int, code: bytes, name: Name) -> Iterator[CodeRow]:
     """Code in patch memory as it stands at `start`; the patch may have been removed since."""
     begins = {offset: eip for eip, offset in patch.inside.items()}
+    eip: int | None = None
     for line in disassemble(code, start):
         offset = line.address - start
+        place, head = patch.places.get(offset), ""
         if offset in begins:
             eip = begins[offset]
             (original,) = disassemble(patch.sites[eip].original, eip)
-            yield f"  -- {eip:#010x} {original.text}"
-        place = patch.places.get(offset)
-        yield line_text(line, _comment(decode(code, 0, offset), place, name))
+            head = f"{eip:#010x} {original.text}"
+        yield CodeRow(head, eip, line, _comment(decode(code, 0, offset), place, name))
+
+
+def code_lines(patch: Patch, start: int, code: bytes, name: Name) -> Iterator[str]:
+    """The same as lines."""
+    for row in code_rows(patch, start, code, name):
+        if row.head:
+            yield f"  -- {row.head}"
+        yield line_text(row.line, row.comment)
 
 
 def _comment(instruction: Instruction, place: Place | None, name: Name) -> str:
