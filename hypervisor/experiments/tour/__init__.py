@@ -106,7 +106,7 @@ TOUR: Final = (
         "a patch that is a jump",
         "patching",
         "show_jump",
-        "The kernel could read its own code. What would it see at the first patch?",
+        "What does a kernel that reads its own code see at the first patch?",
         "seventeen patches --verbose kprobe_popf",
         "JUMPED",
     ),

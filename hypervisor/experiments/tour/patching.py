@@ -24,13 +24,11 @@ JUMPED: Final = """\
 ; A kernel turns interrupts off and, with POPF, on again.
 start:  push 0                  ; touch the stack and the code once
         pop ebx
-show:   cli
-        inc ebx
-        add ebx, 3
+        cli
+        mov ebx, 5              ; its last byte will be behind the jump
         push 0x202              ; IF = 1
         popf
         mov eax, 1
-show_end:
         mov al, 0
         out 0xF4, al
 """
@@ -40,12 +38,11 @@ TRAPPED: Final = """\
 start:  push 0                  ; touch the stack and the code once
         pop ebx
         mov ecx, 3
-show:   sgdt [table]
+again:  sgdt [table]
         push 2
         popf
         dec ecx
-        jnz show
-show_end:
+        jnz again
         mov al, 0
         out 0xF4, al
 table:  dd 0, 0
@@ -123,8 +120,8 @@ def show_jump() -> list[Line]:
             rows.append((text_of(program, place[1]) if place else "", row.line.text, row.comment))
             before = row.eip
     lines = paragraph(
-        "The kernel's own code runs, in ring 1, but for its unsafe instructions and what would "
-        "exit. A JMP needs five bytes, so what follows in them moves along to patch memory."
+        "The kernel's own code runs, in ring 1. A JMP in place of a site needs five bytes: what "
+        "follows in them moves along to patch memory."
     )
     lines += [blank(), *table(("guest", "patch memory", ""), rows), blank()]
     first = found[0]
