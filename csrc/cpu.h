@@ -256,7 +256,8 @@ struct Cpu {
     u32 resumed_eip;  /* where the last delivery led, or cpu_run began */
     u64 retired_mark; /* tick at the last change of CPL, for retired_cpl0 */
 
-    u32 code_breaks[4]; /* instruction breakpoints of the debug registers that blocks are marked for */
+    u32 code_breaks
+        [4]; /* instruction breakpoints of the debug registers that blocks are marked for */
     u32 code_break_count;
     u32 breakpoints[BREAKPOINTS];
     u32 breakpoint_count;
@@ -267,7 +268,7 @@ struct Cpu {
     bool single;           /* cpu_step runs */
     const u8 *inline_code; /* its code, until that is taken; or NULL */
     u32 inline_size, inline_length;
-    bool unwatched;            /* stores to watched pages are not reported */
+    bool unwatched;    /* stores to watched pages are not reported */
     const u32 *frames; /* machine pages of a guest's physical pages, or NULL */
     u32 frame_count;
     Cpu *next; /* on the machine */

@@ -52,7 +52,8 @@ bool debug_watches_data(const Cpu *cpu) {
 static u32 code_breaks(const Cpu *cpu, u32 to[BREAKPOINT_COUNT]) {
     u32 n, count = 0;
     for (n = 0; n < BREAKPOINT_COUNT; n++)
-        if (is_enabled(cpu, n) && condition_of(cpu, n) == ON_EXECUTE) to[count++] = cpu->state.dr[n];
+        if (is_enabled(cpu, n) && condition_of(cpu, n) == ON_EXECUTE)
+            to[count++] = cpu->state.dr[n];
     return count;
 }
 

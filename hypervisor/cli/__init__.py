@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "fidelity": "Compare guests under techniques with the bare machine.",
     "compare": "Compare what techniques cost.",
     "blocks": "Draw a program's translated blocks.",
+    "patches": "List what the in-place patcher overwrites in a program.",
     "tour": "Show what the laboratory is for, one screen at a time.",
     "guests": "List, show or copy the guest programs that come along.",
     "completion": "Print the shell's completion script.",

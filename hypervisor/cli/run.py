@@ -29,6 +29,7 @@ SWITCHES = (
     "--user",
     "--no-adaptive",
     "--link-back",
+    "--strict",
 )  #: of a technique; a test holds that there are no others
 SITES_OWNER = b"Seventeen\0"  # isa.sites.NOTE_OWNER; a test compares
 
@@ -88,6 +89,9 @@ class Options(NamedTuple):
     "--link-back",
     is_flag=True,
     help="Under translate: loops that need no translation run in place.",
+)
+@click.option(
+    "--strict", is_flag=True, help="Under patch: indirect jumps, calls, returns are patched, too."
 )
 @click.option("--machine", default="pc", metavar="M", help="The machine: pc.")
 @click.option("--ram", default=DEFAULT_RAM, metavar="SIZE", help=f"Memory ({DEFAULT_RAM}).")
@@ -151,11 +155,13 @@ def check(options: Options) -> str | None:
     if options.technique == NATIVE:
         check_native(options)
         return None
-    if options.technique.startswith(f"{NATIVE} "):
-        raise click.UsageError(f"{options.technique.split()[1]} goes with --technique translate")
     from hypervisor.errors import HypervisorError
     from hypervisor.memory import choose_memory
-    from hypervisor.techniques import find_technique
+    from hypervisor.techniques import find_technique, owner_of
+
+    if options.technique.startswith(f"{NATIVE} "):
+        switch = options.technique.split()[1]
+        raise click.UsageError(f"{switch} goes with --technique {owner_of(switch)}")
 
     try:
         technique = find_technique(options.technique)

@@ -34,10 +34,21 @@ def find_technique(words: str) -> Technique:
     if name not in TECHNIQUES:
         known = ", ".join((NATIVE, *TECHNIQUES))
         raise HypervisorError(f"no technique {name!r}; there is {known}")
-    module, member = TECHNIQUES[name]
-    kind: type[Technique] = getattr(import_module(module), member)
+    kind = kind_of(name)
     for switch in switches:
         if switch not in kind.switches:
             known = ", ".join(kind.switches) or "none"
             raise HypervisorError(f"technique {name} has no switch {switch}; there is {known}")
     return kind(**dict(kind.switches[switch] for switch in switches))
+
+
+def kind_of(name: str) -> type[Technique]:
+    """The class of a technique that there is."""
+    module, member = TECHNIQUES[name]
+    kind: type[Technique] = getattr(import_module(module), member)
+    return kind
+
+
+def owner_of(switch: str) -> str:
+    """The technique that has a switch."""
+    return next(name for name in TECHNIQUES if switch in kind_of(name).switches)

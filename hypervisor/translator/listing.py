@@ -52,7 +52,8 @@ def place_of(eip: int, base: int, name: Name) -> str:
     return f"{eip:#010x} {name((base + eip) & 0xFFFF_FFFF)}".rstrip()
 
 
-def _line(line: Line, comment: str = "") -> str:
+def line_text(line: Line, comment: str = "") -> str:
+    """An instruction with its bytes, as -d in_asm shows it."""
     text = f"{line.text:{COMMENT_COLUMN}} ; {comment}" if comment else line.text
     return f"0x{line.address:08x}:  {line.bytes.hex(' '):24s} {text}"
 
@@ -66,7 +67,7 @@ def guest_lines(unit: Unit, name: Name = _no_name) -> list[str]:
     if unit.is_gate:
         return ["IN: (a pass-through gate, of no code of the guest's)"]
     head = f"IN: {name((_base(unit) + unit.eip) & 0xFFFF_FFFF)}".rstrip()
-    return [head, *map(_line, disassemble(unit.source, unit.eip))]
+    return [head, *map(line_text, disassemble(unit.source, unit.eip))]
 
 
 def code_lines(unit: Unit, name: Name = _no_name) -> list[str]:
@@ -75,7 +76,7 @@ def code_lines(unit: Unit, name: Name = _no_name) -> list[str]:
     for row in code_rows(unit, name):
         if row.head:
             lines.append(f"  -- {row.head}")
-        lines.append(_line(row.line, row.comment))
+        lines.append(line_text(row.line, row.comment))
     return lines
 
 

@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ MOST_CYCLES, MOST_WALL = 1.10, 1.25
 MOST_CALL_CYCLES, MOST_CALL_WALL = 4.6, 6.0
 MOST_CLI_CYCLES, MOST_CLI_WALL = 1.0, 5.0
 LEAST_GAIN = 10.0  # of adaptive stores to page tables
+#: Loops of a few instructions run for so much less, but more often: some run is then undisturbed.
+SHORTER, MORE = 10, 2
 LINK_BACK, NOT_ADAPTIVE = "translate --link-back", "translate --no-adaptive"
 
 
@@ -79,6 +82,14 @@ def differences(pairs: list[tuple[Load, Load]], repeats: int) -> list[Spent]:
     """By how much the second run of each pair takes more than the first."""
     found = in_turns([load for pair in pairs for load in pair], repeats)
     return [more.less(less) for less, more in zip(found[::2], found[1::2], strict=True)]
+
+
+def warm_iterations_for(load: Callable[[int], Load], seconds: float) -> int:
+    """How many iterations take about so long, without what is done once."""
+    once, count = spent_by(load(1)).seconds, 100
+    while (spent := spent_by(load(count)).seconds - once) < seconds / 2:
+        count *= 4
+    return max(100, int(count * seconds / spent))
 
 
 # -- computing -------------------------------------------------------------------------------------
@@ -174,37 +185,34 @@ class Repeated:
     paging: bool = False
     times: int = 8  # in one iteration of the loop, so that the loop itself weighs little
 
-    def loads(self, technique: str, count: int) -> tuple[Load, Load]:
-        """The loop without the instructions, and with them."""
-
-        def load(first: str, second: str) -> Load:
-            program = guest(
-                "repeated",
-                None,
-                COUNT=count,
-                FIRST=first,
-                SECOND=second,
-                ARGUMENT=self.argument,
-                POPPED=self.popped,
-                TIMES=self.times,
-                PAGING=int(self.paging),
-            )
-            return native(program) if technique == "native" else virtual(program, technique)
-
-        return load("", ""), load(self.first, self.second)
+    def load(self, technique: str, count: int, *, empty: bool = False) -> Load:
+        """A loop with the instructions, or the same loop without."""
+        program = guest(
+            "repeated",
+            None,
+            COUNT=count,
+            FIRST="" if empty else self.first,
+            SECOND="" if empty else self.second,
+            ARGUMENT=self.argument,
+            POPPED=self.popped,
+            TIMES=self.times,
+            PAGING=int(self.paging),
+        )
+        return native(program) if technique == "native" else virtual(program, technique)
 
     def cost(self, techniques: list[str], seconds: float, repeats: int) -> list[Spent]:
         """Of the instructions once, by technique; each loop takes about so many seconds."""
-        counts = []
+        pairs, done = [], []
         for technique in techniques:
-            trial = spent_by(self.loads(technique, 500)[1]).seconds / 500
-            counts.append(int(min(5e6, max(500, seconds / trial))))
-        pairs = [
-            self.loads(technique, count)
-            for technique, count in zip(techniques, counts, strict=True)
-        ]
+            load = partial(self.load, technique)
+            many = warm_iterations_for(load, seconds)
+            few = many // 5
+            pairs.append((load(few, empty=True), load(many, empty=True)))
+            pairs.append((load(few), load(many)))
+            done.append((many - few) * self.times)
         found = differences(pairs, repeats)
-        return [s.each(n * self.times) for s, n in zip(found, counts, strict=True)]
+        loops = zip(found[::2], found[1::2], done, strict=True)
+        return [whole.less(empty).each(times) for empty, whole, times in loops]
 
 
 CALL = Repeated("call nothing", times=1)
@@ -339,16 +347,16 @@ def bench_translated(*, quick: bool, folder: Path) -> dict[str, Any]:
     seconds, repeats = (0.2, 2) if quick else (0.5, 4)
     figures: dict[str, Any] = {"computing": bench_computing(seconds, repeats, folder)}
     print("\nInstructions of the kernel under translate, as a multiple of native")
-    figures["call and return"] = bench_loop(CALL, seconds / 5, repeats + 1)
+    figures["call and return"] = bench_loop(CALL, seconds / SHORTER, repeats * MORE)
     print_loop("call, ret", figures["call and return"], MOST_CALL_CYCLES, MOST_CALL_WALL)
-    figures["cli, sti"] = bench_loop(PAIR, seconds / 5, repeats + 1)
+    figures["cli, sti"] = bench_loop(PAIR, seconds / SHORTER, repeats * MORE)
     print_loop("cli, sti", figures["cli, sti"], MOST_CLI_CYCLES, MOST_CLI_WALL)
     figures["null call"] = bench_null_call(repeats)
-    print_loop("int and iret of ring 3", figures["null call"])
+    print_loop("ring 3's int, iret", figures["null call"])
     figures["page tables"] = bench_tables(repeats)
     print_tables(figures["page tables"])
     figures["session"] = bench_session(quick=quick)
-    figures["sensitive"] = bench_sensitive(seconds / 5, repeats)
+    figures["sensitive"] = bench_sensitive(seconds / SHORTER, repeats * MORE)
     return figures
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from guests import find
-from hypervisor.cli.run import SITES_OWNER
+from hypervisor.cli.run import SITES_OWNER, SWITCHES
+from hypervisor.techniques import TECHNIQUES, kind_of, owner_of
 from isa.sites import NOTE_OWNER
 from tests.cli.support import environment, seventeen, write_source
 
@@ -31,7 +32,7 @@ entries: dq 0, 0x00CF9A000000FFFF, 0x00CFBA000000FFFF, 0x00CFB2000000FFFF
 """
 
 
-@pytest.mark.parametrize("technique", ["interpret", "trap", "translate"])
+@pytest.mark.parametrize("technique", ["interpret", "trap", "translate", "patch"])
 def test_a_guest_prints_what_it_prints_natively(technique: str) -> None:
     guest = find("rings")
     done = seventeen("run", "rings", "--technique", technique, "--virtualizable")
@@ -159,3 +160,34 @@ def test_paravirtual_images_on_the_bare_machine(tmp_path: Path, variant: str, st
     assert done.status == status
     assert done.errors.count("\n") == (variant == "hypervisor")
     assert ("cannot run natively" in done.errors) == (variant == "hypervisor")
+
+
+def test_the_switches_are_those_of_the_techniques() -> None:
+    known = [switch for name in TECHNIQUES for switch in kind_of(name).switches]
+    assert sorted(SWITCHES) == sorted(known)
+    assert {switch: owner_of(switch) for switch in SWITCHES} == {
+        "--user": "translate",
+        "--no-adaptive": "translate",
+        "--link-back": "translate",
+        "--strict": "patch",
+    }
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_goes_with_its_technique(switch: str) -> None:
+    owner = owner_of(switch)
+    guest = find("hello")
+    done = seventeen("run", "hello", "--technique", owner, switch)
+    assert (done.status, done.output) == (guest.status, guest.prints)
+    done = seventeen("run", "hello", switch)
+    assert done.status == 64
+    assert f"{switch} goes with --technique {owner}" in done.errors
+    done = seventeen("run", "hello", "--technique", "trap", switch)
+    assert done.status == 64
+    assert f"technique trap has no switch {switch}; there is none" in done.errors
+
+
+def test_strict_patches_returns() -> None:
+    words = ("run", "hello", "--technique", "patch", "--stats")
+    assert "int3: ret" not in seventeen(*words).errors
+    assert "int3: ret" in seventeen(*words, "--strict").errors

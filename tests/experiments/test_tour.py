@@ -23,7 +23,15 @@ from emulator import Machine
 from guests import LIB
 from hypervisor.errors import ExperimentError
 from hypervisor.experiments import tour
-from hypervisor.experiments.tour import TOUR, hypercall, passthrough, popf, shadows, translation
+from hypervisor.experiments.tour import (
+    TOUR,
+    hypercall,
+    passthrough,
+    patching,
+    popf,
+    shadows,
+    translation,
+)
 from hypervisor.experiments.tour.screen import LINES, MARK, WIDTH, Kind, Line, table
 from hypervisor.experiments.tour.steps import build, first_unequal
 from isa import assemble
@@ -254,6 +262,32 @@ def test_code_that_changes_is_translated_again() -> None:
     assert "traced store" not in rows[-1][2]
     assert rows[-1][3].endswith("checked")
     assert f"native's in {len(rows)} of {len(rows)} turns" in " ".join(texts(lines))
+
+
+def test_a_jump_patch_needs_no_exit() -> None:
+    lines = patching.show_jump()
+    assert cells(lines, "cli")[0][2] == "if_flag"
+    assert cells(lines, "mov ebx, 5") == [["mov ebx, 5", "mov ebx, 5"]]
+    text = " ".join(texts(lines))
+    assert "fa bb 05 00 00 have become e9" in text
+    assert "no difference from native" in text
+    assert "int3" not in text
+
+
+def test_an_int3_patch_exits_each_time() -> None:
+    lines = patching.show_trap()
+    sgdt, popf_row = (row for row in cells(lines, "1000") if len(row) == 5)
+    assert (sgdt[1].split()[0], popf_row[1]) == ("sgdt", "popf")
+    assert sgdt[2:] == ["0f -> cc", "3", "the virtual CPU"]
+    assert popf_row[2:4] == ["9d -> cc", "3"]
+    assert popf_row[4].startswith("patch memory")
+    assert "no difference from native" in " ".join(texts(lines))
+
+
+def test_sites_are_refused_for_reasons() -> None:
+    lines = patching.show_refused()
+    reasons = [re.split(r"\s{2,}", text)[-1] for text in marked(lines)]
+    assert len(set(reasons)) == len(reasons) == 4
 
 
 # -- Parts -----------------------------------------------------------------------------------------
