@@ -31,6 +31,7 @@ from hypervisor.gates import Gates
 from hypervisor.guest_memory import GuestMemory
 from hypervisor.host import Host
 from hypervisor.memory import choose_memory, find_memory
+from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
 from hypervisor.segments import CS
@@ -263,6 +264,22 @@ class VirtualMachine(Machine):
     def code_at(self, eip: int, length: int) -> bytes:
         """The bytes of an instruction of the guest; fewer where they are not mapped."""
         return self.host.cpu.read_linear(self.real.seg[CS].base + eip, length)
+
+    def fill_shadow(self, record: Any) -> bool:
+        """Repair a page fault of the real CPU, if the shadows were behind; False if not."""
+        if self.paging.fault(record.linear, record.error)[0] is not Verdict.HIDDEN:
+            return False
+        self.count("hidden page fault")
+        self.refresh_paging()
+        return True
+
+    def fill_descriptor(self, selector: int) -> bool:
+        """Give the shadow tables a descriptor that they lack; False if that is not what they do."""
+        if not self.descriptors.fill(selector):
+            return False
+        self.count("descriptor load")
+        self.refresh_paging()  # its page is traced now
+        return True
 
     def refresh_paging(self) -> None:
         """After a fault has changed the shadows, while the guest is on the real CPU."""

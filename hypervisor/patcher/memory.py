@@ -9,8 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from typing import TYPE_CHECKING, Final
 
-from hypervisor.guest_memory import PAGE
 from hypervisor.translator import layout
+from hypervisor.translator.codepages import CodePages
 from hypervisor.translator.writer import DISPLACEMENT, JUMP_LENGTH
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class PatchMemory:
     """The patch memory of one virtual machine."""
 
     def __init__(self, host: Host, monitor: Monitor, size: int = DEFAULT_BYTES) -> None:
-        self._host, self._monitor, self.size = host, monitor, size
+        self.size = size
+        self._pages = CodePages(host, monitor)
         self._holes: list[tuple[int, int]] = [(layout.CODE, size)]  #: linear address, bytes
-        self._weights: dict[int, int] = {}  #: linear page -> a bit a byte
         self._starts: list[int] = []
         self._patches: dict[int, Patch] = {}  #: by start
 
@@ -53,8 +53,8 @@ class PatchMemory:
         if last in patch.places and patch.places[last].site is None:
             distance = (after - start - size) & 0xFFFF_FFFF
             code[-DISPLACEMENT:] = distance.to_bytes(DISPLACEMENT, "little")
-        self._write(start, bytes(code))
-        self._set_weights(start, size, patch.weightless)
+        self._pages.write(start, bytes(code))
+        self._pages.set_weights(start, size, patch.weightless)
 
     def free(self, patch: Patch) -> None:
         """Take a patch's room back."""
@@ -76,27 +76,3 @@ class PatchMemory:
         """The patch that a linear address is in, and its place."""
         patch = self._patches[self._starts[bisect_right(self._starts, linear) - 1]]
         return patch, patch.places[linear - patch.start]
-
-    def _write(self, linear: int, data: bytes) -> None:
-        done = 0
-        while done < len(data):
-            at = linear + done
-            step = min(len(data) - done, PAGE - at % PAGE)
-            if at & -PAGE not in self._weights:
-                self._monitor.map(at & -PAGE, PAGE, writable=False)
-                self._weights[at & -PAGE] = 0
-            self._monitor.write(at, data[done : done + step])
-            done += step
-
-    def _set_weights(self, linear: int, size: int, weightless: tuple[int, ...]) -> None:
-        marks = sum(1 << offset for offset in weightless)
-        done = 0
-        while done < size:
-            page, at = linear + done & -PAGE, (linear + done) % PAGE
-            step = min(size - done, PAGE - at)
-            mask = (1 << step) - 1
-            bits = self._weights[page] & ~(mask << at) | (marks >> done & mask) << at
-            self._weights[page] = bits
-            frame = self._monitor.machine(page) >> 12
-            self._host.memory.set_weights(frame, bits.to_bytes(PAGE // 8, "little"))
-            done += step

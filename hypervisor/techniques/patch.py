@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind
 from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF
-from hypervisor.memory.shadow import Verdict
 from hypervisor.outcome import Outcome
 from hypervisor.patcher.area import PatchArea
 from hypervisor.patcher.memory import PatchMemory
@@ -174,15 +173,11 @@ class Patch(Technique):
         if record.vector == PAGE_FAULT and not self._area.holds(record.linear):
             if self.memory.holds(record.linear):
                 return self._original(vm, place)  # ring 3 has come here
-            verdict, _ = vm.paging.fault(record.linear, record.error)
-            if verdict is Verdict.HIDDEN:
-                vm.count("hidden page fault")
-                vm.refresh_paging()
+            if vm.fill_shadow(record):
                 return Outcome.RESUME
         if place.site is None:
             return None if vm.in_kernel else self._original(vm, place)
-        if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
-            vm.count("descriptor load")
+        if record.vector in SELECTOR_FAULTS and vm.fill_descriptor(record.error):
             return Outcome.RESUME
         return self._original(vm, place)
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind
 from hypervisor.emulate import EFLAGS_RF, EMULATED, Trapped
-from hypervisor.memory.shadow import Verdict
 from hypervisor.outcome import Outcome
 from hypervisor.segments import SS
 from hypervisor.techniques.base import USER, Technique
@@ -193,12 +192,8 @@ class Translate(Technique):
 
     def _check_faulted(self, vm: VirtualMachine, record: Any) -> Outcome:
         """The source is not mapped, to us or to anyone: then its fetch will say so."""
-        if record.vector == PAGE_FAULT:
-            verdict, _ = vm.paging.fault(record.linear, record.error)
-            if verdict is Verdict.HIDDEN:
-                vm.count("hidden page fault")
-                vm.refresh_paging()
-                return Outcome.RESUME
+        if record.vector == PAGE_FAULT and vm.fill_shadow(record):
+            return Outcome.RESUME
         return self._changed(vm, record)
 
     def _revert(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome:
@@ -229,19 +224,13 @@ class Translate(Technique):
         assert site is not None
         if record.vector == PAGE_FAULT:
             return self._page_fault(vm, record, site)
-        if record.vector in SELECTOR_FAULTS and vm.descriptors.fill(record.error):
-            vm.count("descriptor load")
-            vm.refresh_paging()
+        if record.vector in SELECTOR_FAULTS and vm.fill_descriptor(record.error):
             return Outcome.RESUME
         return self._original(vm, site)
 
     def _page_fault(self, vm: VirtualMachine, record: Any, site: Site) -> Outcome:
-        if not self._area.holds(record.linear):
-            verdict, _ = vm.paging.fault(record.linear, record.error)
-            if verdict is Verdict.HIDDEN:
-                vm.count("hidden page fault")
-                vm.refresh_paging()
-                return Outcome.RESUME
+        if not self._area.holds(record.linear) and vm.fill_shadow(record):
+            return Outcome.RESUME
         return self._original(vm, site)
 
     def _original(self, vm: VirtualMachine, site: Site) -> Outcome:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.translator import layout
+from hypervisor.translator.codepages import CodePages
 from hypervisor.translator.unit import Context, Link, Place, Space, Unit
 from hypervisor.translator.writer import CALL_OUT, DISPLACEMENT
 
@@ -37,12 +38,11 @@ class Cache:
     def __init__(
         self, host: Host, monitor: Monitor, size: int = DEFAULT_BYTES, *, user: bool = False
     ) -> None:
-        self._host, self._monitor = host, monitor
+        self._monitor = monitor
         self.size = min(max(size, LEAST_BYTES), layout.MOST_CODE) & -PAGE
-        self._user = user
         self.spaces: dict[Context, Space] = {}
         self._latest: dict[bool, Space | None] = {False: None, True: None}  #: of ring 3 or not
-        self._weights: dict[int, int] = {}  #: linear page -> a bit a byte
+        self._pages = CodePages(host, monitor, user=user)
         self._starts: list[int] = []  #: of all units, ascending; and they themselves
         self._units: list[Unit] = []
         self.of_page: dict[int, set[Unit]] = defaultdict(set)  #: by guest page of their source
@@ -58,8 +58,8 @@ class Cache:
         """Where TARGETS leads for what it does not know."""
         self._reserve(len(CALL_OUT))
         at = self._next
-        self._write(at, CALL_OUT)
-        self._set_weights(at, len(CALL_OUT), (0,))
+        self._pages.write(at, CALL_OUT)
+        self._pages.set_weights(at, len(CALL_OUT), (0,))
         self._next += len(CALL_OUT)
         self._first = self._next
         return at
@@ -112,8 +112,8 @@ class Cache:
         place = bisect_right(self._starts, unit.start)
         self._starts.insert(place, unit.start)
         self._units.insert(place, unit)
-        self._write(unit.start, unit.code)
-        self._set_weights(unit.start, size, unit.weightless)
+        self._pages.write(unit.start, unit.code)
+        self._pages.set_weights(unit.start, size, unit.weightless)
         for link in unit.links:
             link.unit = unit
         for page in unit.pages:
@@ -146,33 +146,6 @@ class Cache:
             if unit.end > start:
                 self.drop(unit)
                 self.evicted += 1
-
-    def _write(self, linear: int, data: bytes) -> None:
-        done = 0
-        while done < len(data):
-            at = linear + done
-            step = min(len(data) - done, PAGE - at % PAGE)
-            if at & -PAGE not in self._weights:
-                self._monitor.map(at & -PAGE, PAGE, writable=False, user=self._user)
-                self._weights[at & -PAGE] = 0
-            self._monitor.write(at, data[done : done + step])
-            done += step
-
-    def _set_weights(self, linear: int, size: int, weightless: tuple[int, ...]) -> None:
-        """Say which bytes begin an instruction that takes no tick; the others begin none."""
-        marks = 0
-        for offset in weightless:
-            marks |= 1 << offset
-        done = 0
-        while done < size:
-            page, at = linear + done & -PAGE, (linear + done) % PAGE
-            step = min(size - done, PAGE - at)
-            mask = (1 << step) - 1
-            bits = self._weights[page] & ~(mask << at) | (marks >> done & mask) << at
-            self._weights[page] = bits
-            frame = self._monitor.machine(page) >> 12
-            self._host.memory.set_weights(frame, bits.to_bytes(PAGE // 8, "little"))
-            done += step
 
     # -- chaining --------------------------------------------------------------------------------
 
@@ -208,7 +181,7 @@ class Cache:
 
     def _lead(self, link: Link, to: int) -> None:
         at = link.unit.start + link.displacement
-        self._write(at, WORD.pack(to - at - DISPLACEMENT & 0xFFFF_FFFF))
+        self._pages.write(at, WORD.pack(to - at - DISPLACEMENT & 0xFFFF_FFFF))
 
     def make_target(self, unit: Unit) -> None:
         """Let what looks for the unit's EIP find it."""

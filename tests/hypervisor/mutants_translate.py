@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from hypervisor.translator.area import put_registers_back
 from hypervisor.translator.cache import Cache
+from hypervisor.translator.codepages import CodePages
 from hypervisor.translator.coherence import Coherence
 from hypervisor.translator.engine import Translator
 from tests.hypervisor.mutants import Change, edit, value
@@ -64,7 +65,7 @@ MUTANTS: Final = [
         "plain 4",
     ),
     TranslatorMutant(
-        "cache: all instructions count", value(Cache, "_set_weights", _nothing), "rings"
+        "cache: all instructions count", value(CodePages, "set_weights", _nothing), "rings"
     ),
     TranslatorMutant(
         "cache: targets outlive their unit", value(Cache, "_forget_target", _nothing), "selfmod"
