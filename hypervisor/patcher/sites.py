@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from isa.decoder import Instruction
 
-#: They leave ring 1 by a gate.
-_BY_GATE: Final = frozenset({"int", "int3", "into"})
+#: They leave ring 1 by a gate. (So does INT n, but a pass-through gate would show the ring.)
+_BY_GATE: Final = frozenset({"int3", "into"})
 #: What shows a selector; those of DS, ES, FS and GS are the guest's own even in ring 1.
 _SHOWS: Final = frozenset({"mov_from_sreg", "push_sreg"})
 #: Their targets are known when they are executed; under --strict they are looked at.

@@ -63,6 +63,14 @@ def test_what_only_the_hypervisor_can_do_becomes_int3() -> None:
     assert patches.counts[NO_FORM] == 2
 
 
+def test_int_n_of_the_kernel_is_the_hypervisors() -> None:
+    """Through a gate that is open for ring 3 its frame would show ring 1."""
+    assert kinds(same(f"mov eax, 1\njmp over\nint 0x80\nover: {END}")) == []
+    vm = VirtualMachine(ram=RAM, technique="patch")
+    MachineRun(vm, assemble("mov esp, 0x90000\nint 0x80\n")).run(MAX_TICKS)
+    assert vm.counts["int3: int"] == 1
+
+
 def test_a_known_target_within_keeps_a_site_from_being_a_jump() -> None:
     patches = same(f"mov ecx, 3\npushf\nback: pop eax\npush eax\nloop back\npop eax\n{END}")
     assert kinds(patches) == [TRAP]
