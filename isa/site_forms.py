@@ -305,11 +305,12 @@ FORMS: Final = (
 FORM_BY_NAME: Final = {form.name: form for form in FORMS}
 FORM_BY_NUMBER: Final = {form.number: form for form in FORMS}
 
-#: Forms by a row's body, where it is not GENERIC. INT n leaves ring 1 by itself, by a gate.
+#: Forms by a row's body, where it is not GENERIC. INT3 and INTO leave ring 1 by gates of the
+#: hypervisor's own; that of INT n may lead to the guest, and then its frame shows ring 1.
 _FORM_OF_BODY: Final[dict[str, Form | None]] = {
     **{name: FORM_BY_NAME[name] for name in ("cli", "sti", "pushf", "popf", "iret")},
     **dict.fromkeys(("mov_to_sreg", "pop_sreg"), LOAD),
-    **dict.fromkeys(("int", "int3", "into")),
+    **dict.fromkeys(("int3", "into")),
 }
 #: What shows a selector. DS, ES, FS and GS hold the guest's own even in ring 1.
 _SHOWS_SELECTOR: Final = frozenset({"mov_from_sreg", "push_sreg"})
@@ -343,6 +344,8 @@ def form_of(original: bytes) -> Form | None:
     if not replaced(row) or (row.body in _SHOWS_SELECTOR and not _shows_ring(instruction)):
         return None
     form = _FORM_OF_BODY.get(row.body, GENERIC) or GENERIC
+    if row.body == "int" and original[-1] == HYPERCALL_VECTOR:
+        return None  # the kernel speaks to its hypervisor
     if form.opcode is not None and form.opcode != original:
         form = GENERIC  # with a prefix, PUSHF and its like mean something else
     if form is LOAD and not _may_load(instruction):

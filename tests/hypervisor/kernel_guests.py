@@ -58,7 +58,7 @@ FEATURES: Final[dict[str, Step]] = {
         _R.flags, _R.timer, _R.halt, _R.ports, _R.time_stamps, _M.paging_switch, _M.spaces,
         _M.page_edits, _M.page_grants, _M.dirty_bits, _M.directory_edits, _M.write_protection,
         _M.user_memory, _M.large_pages, _M.top_of_memory, _M.control_bits, _M.single_steps,
-        _M.breakpoints, _M.alignment, _M.double_faults,
+        _M.breakpoints, _M.alignment, _M.double_faults, _R.system_calls,
     )
 }  # fmt: skip
 #: What may come last: the guest does not go on, or not for long.
@@ -67,6 +67,8 @@ TERMINAL: Final[dict[str, Step]] = {
     for step in (_M.bad_ring_0_stack, _M.bad_stack, _M.no_idt, _M.idle, _M.endless)
 }
 ALL: Final = FEATURES | TERMINAL
+#: Came when guests had their numbers: added behind them, so that the rest of each stays as it was.
+DRAWN_LAST: Final = (_R.system_calls.__name__,)
 NUMBERS: Final = {name: number for number, name in enumerate(ALL)}
 
 #: What the next step has to mend first, whether or not the step ran to its end.
@@ -178,11 +180,13 @@ def _choose(without: Collection[str], table: dict[str, Step]) -> list[str]:
 def random_guest(seed: int, *, without: Collection[str] = ()) -> KernelGuest:
     """The guest of that number. without: features that it shall not have."""
     rng = Random(f"kernel guest {seed}")
-    names = _choose(without, FEATURES)
+    names = _choose({*without, *DRAWN_LAST}, FEATURES)
     steps = [(rng.choice(names), rng.randrange(SEEDS)) for _ in range(rng.randrange(1, LONGEST))]
     ends = _choose(without, TERMINAL)
     if ends and rng.randrange(8) == 0:
         steps.append((rng.choice(ends), rng.randrange(SEEDS)))
+    elif rng.randrange(4) == 0:
+        steps += [(name, rng.randrange(SEEDS)) for name in DRAWN_LAST if name not in without]
     return KernelGuest(tuple(steps))
 
 

@@ -29,14 +29,17 @@ from tests.hypervisor.kernel_world import (
     DATA,
     GDT,
     IDT,
+    IDT_POINTER,
     KCODE,
     KDATA,
     LDT_CODE,
+    LEFT,
     SCRATCH,
     SOFTWARE,
     SPARE_GATE,
     STACK_TOP,
     TIMER,
+    TRAP_GATES,
     TSS,
     UCODE,
     UDATA,
@@ -80,6 +83,44 @@ def gates(rng: Random) -> str:
         f"and eax, 0xFFFF0000\nor eax, {high}",
         f"mov [{IDT + 8 * vector + 4}], eax",
         use,
+    )
+
+
+def system_calls(rng: Random) -> str:
+    """Ring 3 and the kernel use one gate, which a hypervisor may let the hardware use; it changes.
+
+    An even number of rounds, so that what is changed ends as it was.
+    """
+    vector = rng.choice(TRAP_GATES)
+    access, handler = IDT + vector * 8 + 5, IDT + vector * 8
+    change = rng.choice(
+        (
+            "nop",
+            f"xor byte [{access}], 1",  # an interrupt gate
+            f"xor byte [{access}], 0x60",  # not for ring 3
+            f"xor byte [{handler}], 16",  # another vector's handler
+            f"xor byte [{TSS + 5}], 8",  # another stack
+            f"lidt [{IDT_POINTER}]",
+            "mov eax, cr3\nmov cr3, eax",
+            "push 0x202\npopf\nnop\ncli",
+        )
+    )
+    between = (drawn(rng), touch(rng), "nop", f"mov ecx, {KDATA}\nmov es, cx", f"int {SOFTWARE}")
+    return lines(
+        f"mov dword [{SCRATCH + 96}], {rng.choice((2, 4))}",
+        ".again:",
+        f"mov dword [{LEFT}], .back",
+        *into_ring_3(rng, rng.choice((IF, IF, IF, 0))),
+        f"int {vector}",
+        rng.choice(between),
+        f"int {vector}",
+        LEAVE_RING_3,
+        f".back: int {vector}",
+        change,
+        rng.choice((f"int {vector}", "nop")),
+        f"dec dword [{SCRATCH + 96}]",
+        "jnz .again",
+        f"mov dword [{LEFT}], .finished",
     )
 
 

@@ -56,6 +56,8 @@ LDT_DATA, LDT_CODE, LDT_ABSENT, LDT_SPARE = 0x07, 0x0F, 0x14, 0x1C
 VECTORS: Final = 0x48
 HAS_ERROR: Final = frozenset({8, 10, 11, 12, 13, 14, 17})
 TIMER, SOFTWARE, LEAVE = 0x20, 0x30, 0x40  #: vectors; 0x30-0x3F return, LEAVE does not
+#: Trap gates for ring 3, which a hypervisor may let the hardware use.
+TRAP_GATES: Final = range(SOFTWARE + 4, SOFTWARE + 8)
 USER_PORTS: Final = (0x80, 0xE9)  #: what the I/O bitmap lets ring 3 use
 
 P, W, U, LARGE = 1, 2, 4, 0x80
@@ -271,6 +273,8 @@ def tables(symbols: Mapping[str, int]) -> dict[int, bytes]:
     idt = b""
     for vector in range(VECTORS):
         access = 0xEE if vector in (3, 4) or vector >= SOFTWARE else 0x8E
+        if vector in TRAP_GATES:
+            access = 0xEF
         idt += struct.pack("<Q", gate(KCODE, symbols["stubs"] + 16 * vector, access))
     gdt = _gdt(symbols["gate_entry"])
     variables = struct.pack("<IIII", 0, 0, LOG, 0)

@@ -181,6 +181,18 @@ def test_rounds_cost_no_exits(source: object) -> None:
     assert source is flags_and_segments or counts[0]["gate opened"] == 1
 
 
+def test_a_kernel_calls_itself_through_a_gate_that_is_open_for_ring_3() -> None:
+    """What the hardware would push shows ring 1."""
+    own = "    mov ebp, eax\n    int 0x81\n    mov ax, [saved_cs]\n    print_hex eax\n"
+    source = SYSTEM_CALLS.replace("    print_decimal [answers]\n", own)
+    source = source.replace(
+        "    iret\n", "    mov ecx, [esp + 4]\n    mov [ss:saved_cs], ecx\n    iret\n", 1
+    )
+    machines = Both(pair_of(source + "saved_cs: dd 0\n"), {"rounds": 3})
+    assert machines.run() is None
+    assert machines.vm.counts["gate opened"] == 1
+
+
 @pytest.mark.parametrize("gates", [False, True])
 def test_system_calls_through_a_closed_gate_cost_an_exit_each(gates: bool) -> None:
     image = system_calls().image

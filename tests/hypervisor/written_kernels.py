@@ -68,6 +68,7 @@ WITH_STATE: Final = {
                                      "loop .again", "cli"),
     "STI and a fault at every tick": lines(_ticking, "cli", "sti", f"int {GATE}", "nop", "nop",
                                            "loop .again", "cli"),
+    "INT that no assembler saw": lines("mov eax, 6", f"db 0xCD, {GATE}"),
     "MOV SS at every tick": lines(_ticking, "mov ss, dx", "in al, 0x21", "nop", "nop", "nop",
                                   "loop .again", "cli"),
     "POP SS at every tick": lines(_ticking, "push ss", "pop ss", "smsw bx", "nop",
