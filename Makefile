@@ -36,10 +36,10 @@ demo: build
 	@echo "The rest of the tour: $(SEVENTEEN) tour"
 
 test: build
-	$(PYTHON) -m pytest -m "not deep" -n auto $(PYTEST_ARGUMENTS)
+	$(PYTHON) -m pytest -n auto $(PYTEST_ARGUMENTS)
 
 deep: build
-	SEVENTEEN_DEEP=1 $(PYTHON) -m pytest -n auto $(PYTEST_ARGUMENTS)
+	SEVENTEEN_DEEP=1 $(PYTHON) -m pytest -m "deep or not deep" -n auto $(PYTEST_ARGUMENTS)
 	$(MAKE) sanitized
 
 # The core once more, in a copy of the sources, with assertions and sanitizers.

@@ -1,8 +1,9 @@
 """For all tests: what Hypothesis draws, and --accept.
 
-The fast tier draws the same examples always, the deep tier new ones.
+The fast tier draws the same examples always, the deep tier new ones. Tests marked deep run only
+when asked for: ``-m deep``, or ``make deep``, which also sets SEVENTEEN_DEEP.
 
-No deadline: a busy machine is no failure. ``make deep`` sets SEVENTEEN_DEEP. With ``--accept`` what
+No deadline: a busy machine is no failure. With ``--accept`` what
 a golden file is compared with becomes its content; look at the difference before you commit it.
 """
 
