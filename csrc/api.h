@@ -25,7 +25,7 @@ enum exit_reason {
     EXIT_EVENT,        /* an event whose vector is intercepted; nothing has been delivered */
     EXIT_INTERCEPT,    /* an intercepted row, CR or port is about to execute */
     EXIT_BREAKPOINT,   /* state.eip is at a breakpoint set by cpu_set_breakpoint */
-    EXIT_WATCH,        /* a store hit a watched page; the instruction has retired */
+    EXIT_WATCH,        /* stores hit watched pages, in watched[]; the instruction has retired */
     EXIT_TRACE,        /* the trace ring is full: drain it and run on */
     EXIT_SHUTDOWN,     /* triple fault: faults[] holds the chain */
     EXIT_UNSUPPORTED,  /* outside the slice, named by detail (enum unsupported) */
@@ -101,7 +101,14 @@ typedef struct {
     uint32_t cr_reads, cr_writes; /* bit n: EXIT_INTERCEPT before a MOV from/to CRn */
 } Intercepts;
 
-enum { STATE_VERSION = 1, REPLAY_MAX = 48, POSTED_MAX = 48, TLB_SIZE = 512, TLB_SPACES = 2 };
+enum {
+    STATE_VERSION = 1,
+    REPLAY_MAX = 48,
+    POSTED_MAX = 48,
+    WATCHED_MAX = 16,
+    TLB_SIZE = 512,
+    TLB_SPACES = 2
+};
 
 /* What a processor's TLB would hold: tags are the linear page and the address-space id in the low 11
    bits; a tag of all ones matches nothing. machine is the machine address of the page. writable: a
@@ -167,7 +174,9 @@ typedef struct {
     uint32_t detail;
     uint32_t operand; /* CR number, or the general register's */
     uint32_t fault_count;
+    uint32_t watched_count;
     Fault faults[3];
+    uint32_t watched[16]; /* machine pages */
     PostedWrite posted[48];
     uint8_t data[4096];
 } ExitRecord;
@@ -196,9 +205,11 @@ typedef struct {
 } CoreStats;
 
 /* An event for the processor to deliver when it enters a guest, or that it was about to deliver when
-   it left. valid: there is one. */
+   it left. valid: there is one. again: it is not delivered at the entry, for the instruction that
+   the guest goes on with meets it again. */
 typedef struct {
     uint32_t valid, vector, kind, has_error, error; /* kind: enum event_kind, but SOFTWARE */
+    uint32_t again;
 } InFlight;
 
 /*

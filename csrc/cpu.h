@@ -270,6 +270,7 @@ struct Cpu {
     u32 inline_size, inline_length;
     ControlBlock *control; /* of the guest that runs, in guest mode; or NULL */
     InFlight in_flight;    /* what is being delivered while `delivering` */
+    bool again;            /* the first fault of its chain is the current instruction's own */
     u32 last_space;        /* the latest address-space id, and how often they have begun anew */
     u32 generation;
     bool unwatched;    /* stores to watched pages are not reported */

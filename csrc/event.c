@@ -145,7 +145,7 @@ static void deliver_with(Cpu *cpu, u32 vector, u32 kind, bool has_error, u32 err
     } else {
         cpu->delivering = true;
         cpu->delivering_vector = kind == EVENT_EXCEPTION ? vector : NO_EXCEPTION;
-        cpu->in_flight = (InFlight){1, vector, kind, has_error, error};
+        cpu->in_flight = (InFlight){1, vector, kind, has_error, error, cpu->again};
     }
     deliver_event(cpu, &event);
     cpu->delivering = false;
@@ -251,6 +251,7 @@ int deliver_fault(Cpu *cpu) {
     Fault *fault = &cpu->fault;
     u32 resume;
     note_fault(cpu);
+    if (!cpu->delivering) cpu->again = !cpu->fault_is_trap;
     /* A guest's host is asked before two faults are made one: the second may be its own doing. */
     if (cpu->control != NULL && is_intercepted(cpu, fault->vector)) return leave_event(cpu);
     if (cpu->delivering) {

@@ -107,7 +107,8 @@ int cpu_run_guest(Cpu *cpu, Cpu *guest, ControlBlock *control, uint64_t until_ti
     int reason = 0;
     control->event.valid = 0; /* it is in flight again should its delivery be given up */
     run_begin(cpu);
-    if (event.valid) {
+    if (event.valid && !event.again) {
+        cpu->again = false;
         reason = inject_guarded(cpu, event.vector, event.kind, event.has_error, event.error);
         if (reason == 0) reason = (int)cpu->stop_reason;
     }

@@ -252,6 +252,7 @@ void run_begin(Cpu *cpu) {
     cpu->block = NULL;
     cpu->current = NULL;
     cpu->stop_reason = 0;
+    if (cpu->pending_exit != EXIT_WATCH) cpu->exit.watched_count = 0;
     cut_raise(cpu);
     debug_mark_code(cpu);
     refresh_mode(cpu);
@@ -415,8 +416,17 @@ static int escaped(Cpu *cpu, int how) {
     cpu->state.debug_hits = 0;
     if (unlikely(faults_for_ever(cpu))) return stop_fault_loop(cpu);
     reason = deliver_fault(cpu);
+    if (reason == EXIT_WATCH && cpu->pending_exit == EXIT_WATCH) cpu->pending_exit = 0; /* both */
     if (reason == EXIT_EVENT && alone) give_held_back(cpu); /* nothing was delivered */
     return reason;
+}
+
+/* What cpu_step returns where cpu_run would go on: the exit that had to wait for a debug trap, if
+   there is one. */
+static int end_of_step(Cpu *cpu) {
+    int reason = cpu->pending_exit;
+    cpu->pending_exit = 0;
+    return reason != 0 ? reason : EXIT_DEADLINE;
 }
 
 /* Run until one exit reason; longjmp comes back to the setjmp, as often as need be. */
@@ -424,7 +434,7 @@ int run_guarded(Cpu *cpu, u64 until) {
     int how = setjmp(cpu->escape), reason = 0;
     if (how != 0) {
         reason = escaped(cpu, how);
-        if (reason == 0 && cpu->single) reason = EXIT_DEADLINE;
+        if (reason == 0 && cpu->single) reason = end_of_step(cpu);
     }
     while (reason == 0) {
         if (cpu->request) {
@@ -432,7 +442,7 @@ int run_guarded(Cpu *cpu, u64 until) {
             return EXIT_REQUEST;
         }
         reason = run_once(cpu, until);
-        if (reason == 0 && cpu->single) reason = EXIT_DEADLINE;
+        if (reason == 0 && cpu->single) reason = end_of_step(cpu);
     }
     return reason;
 }

@@ -73,7 +73,7 @@ class GuestMode(Switch):
 
     def deliver(self, vector: int, kind: int, error: int | None = None) -> None:
         """Have the processor deliver an event when it next enters the guest."""
-        self.control.event = [1, vector, kind, error is not None, error or 0]
+        self.control.event = [1, vector, kind, error is not None, error or 0, False]
 
     @property
     def delivering(self) -> bool:
@@ -81,10 +81,14 @@ class GuestMode(Switch):
         valid: int = self.control.event.valid
         return bool(valid)
 
+    def drop(self) -> Any:
+        """The event; it is not to be delivered any more."""
+        self.control.event.valid = 0
+        return self.control.event
+
     def deliver_here(self) -> int:
         """Have the virtual CPU deliver the event; 0, or the reason of an exit."""
-        event = self.control.event
-        event.valid = 0
+        event = self.drop()
         reason: int = lib.cpu_inject(
             self._cpu.pointer, event.vector, event.kind, event.has_error, event.error
         )

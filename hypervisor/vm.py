@@ -255,6 +255,9 @@ class VirtualMachine(Machine):
 
     def deliver_here(self) -> Outcome:
         """Have the virtual CPU deliver what the real one was about to, and could not."""
+        if self.guest_mode.control.event.again:
+            self.guest_mode.drop()
+            return self.interpret("delivery")  # of the instruction's own fault
         again = self.guest_mode.deliver_here()
         if again:
             self._handlers[again]()
@@ -398,7 +401,9 @@ class VirtualMachine(Machine):
 
     def _watched(self) -> None:
         """A store to a page that shadows depend on."""
-        self._written(self.guest_page[self.cpu.exit.address >> 12])
+        record = self.cpu.record
+        for page in record.watched[0 : record.watched_count]:
+            self._written(self.guest_page[page])
 
     def _written(self, page: int) -> None:
         if not self.paging.is_traced(page):
