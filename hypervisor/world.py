@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from emulator.core import EFLAGS_IF, SEGMENTS, Cpu, ffi, lib
 from hypervisor import segments
