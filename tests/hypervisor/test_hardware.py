@@ -201,17 +201,7 @@ def test_the_guests_tables_are_walked_through_ours() -> None:
 # -- Events in flight -----------------------------------------------------------------------------
 
 
-@each_memory
-@pytest.mark.parametrize("event", ["interrupt", "fault", "trap", "int"])
-def test_a_frame_that_is_pushed_where_nothing_is_mapped_yet(mmu: str, event: str) -> None:
-    """The exit comes in the middle of a delivery, which is then done again."""
-    what = {
-        "interrupt": "sti\nmov ecx, 400\nloop $\ncli",
-        "fault": "ud2",
-        "trap": "pushf\nor dword [esp], 0x100\npopf\nnop",
-        "int": "int 0x30",
-    }[event]
-    source = f"""
+INTO_NOTHING = """
         lidt [pointer]
         mov ebp, 0x2000
         mov edi, 0x380000
@@ -247,8 +237,20 @@ def test_a_frame_that_is_pushed_where_nothing_is_mapped_yet(mmu: str, event: str
     idt: times 0x31 dw (handler - $$ + 0x100000) & 0xFFFF, 8, 0x8E00, 0x10
     pointer: dw $ - idt - 1
         dd idt
-    """
-    code = assemble(source)
+"""
+EVENTS = {
+    "interrupt": "sti\nmov ecx, 400\nloop $\ncli",
+    "fault": "ud2",
+    "trap": "pushf\nor dword [esp], 0x100\npopf\nnop",
+    "int": "int 0x30",
+}
+
+
+@each_memory
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_frame_that_is_pushed_where_nothing_is_mapped_yet(mmu: str, event: str) -> None:
+    """The exit comes in the middle of a delivery, which is then done again."""
+    code = assemble(INTO_NOTHING.format(what=EVENTS[event]))
     native = Machine(ram=RAM)
     native.load(code)
     wanted = native.run(10_000)
