@@ -27,7 +27,7 @@ from hypervisor.world import USER
 from isa.operands import EAX, GS
 
 if TYPE_CHECKING:
-    from hypervisor.translator.unit import Link, Unit
+    from hypervisor.translator.unit import Link, Site, Unit
     from hypervisor.vm import VirtualMachine
 
 STI: Final = "sti"
@@ -189,12 +189,18 @@ class Translator:
             start & 0xFFFF_0000 | high & 0xFFFF,
         )
 
+    def _site_at(self, eip: int) -> Site | None:
+        """What has become of the instruction at an EIP, if it begins with a step of its own."""
+        unit = self.space.active.get(eip)
+        found = self.space.inside.get(eip) if unit is None else (unit, unit.inside.get(eip, 0))
+        return None if found is None else found[0].places[found[1]].site
+
     def next_is_sti(self) -> bool:
         """Is the instruction that the real CPU has come to an STI of the guest's kernel?"""
         real = self._vm.real
         if not self.cache.holds(real.eip):
             return False
         place = self.cache.place(real.eip)
-        found = self.space.find(real.gpr[EAX] if place.target else place.eip)
-        site = None if found is None else found[0].places[found[1]].site
+        eip = real.gpr[EAX] if place.target else place.eip
+        site = place.site or self._site_at(eip)
         return site is not None and site.row is not None and site.row.mnemonic == STI

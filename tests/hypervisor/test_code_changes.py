@@ -158,3 +158,16 @@ def test_the_steps_do_change_code() -> None:
         checked += vm.counts["translation: changed"]
         tables += translator.adaptive.made
     assert min(dropped, mixed, checked, tables) > 0, (dropped, mixed, checked, tables)
+
+
+#: What the generator has found: each was a bug of ours.
+REGRESSIONS = [
+    ("plain", 58),  # an instruction that runs on into its own frame hung the core
+    ("adaptive", 2291),  # an STI within a unit that checks itself let an interrupt in at once
+    ("link back", 3632),
+]
+
+
+@pytest.mark.parametrize(("way", "seed"), REGRESSIONS)
+def test_regressions(way: str, seed: int) -> None:
+    assert differs(random_changes(seed), way) is None
