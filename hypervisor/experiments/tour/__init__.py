@@ -150,6 +150,14 @@ TOUR: Final = (
         "seventeen run --technique paravirt --stats rings",
         "SOURCE",
     ),
+    Stop(
+        "guest mode",
+        "assisted",
+        "show_guest_mode",
+        "Nested paging makes the last column nearly empty. Which programs pay for it all the same?",
+        "seventeen run --technique hardware --mmu shadow --stats paging",
+        "SOURCE",
+    ),
 )
 
 
