@@ -20,7 +20,6 @@ from hypervisor.techniques.base import USER, Technique
 from hypervisor.translator import layout
 from hypervisor.translator.cache import DEFAULT_BYTES
 from hypervisor.translator.engine import Translator
-from isa.operands import EAX
 from isa.site_forms import INT_LENGTH
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ class Translate(Technique):
     def _look_up(self, vm: VirtualMachine) -> Outcome:
         """TARGETS does not know what is looked for."""
         vm.counts["translation: target"] += 1
-        eip = vm.real.gpr[EAX]
+        eip = self._area.read(layout.WANTED)
         target = self.translator.space.active.get(eip)
         if target is None:
             vm.world.leave()

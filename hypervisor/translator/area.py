@@ -17,7 +17,7 @@ from hypervisor.translator import gate, layout
 from hypervisor.vcpu_area import VcpuArea
 from hypervisor.world import RING_AND_SEGMENTS, TABLES_AND_CONTROLS, USER
 from isa.operands import CS, EAX, ECX, EDX, ESP, GS, SS
-from isa.paravirt import FIELDS, SAVE_EAX, SAVE_ECX
+from isa.paravirt import FIELDS, SAVE_ECX
 from isa.site_forms import Step
 from isa.sites import put_back
 
@@ -134,14 +134,13 @@ class TranslatorArea(VcpuArea):
     def take_back(self, state: Any, place: Place) -> None:
         """Make a CPU's registers, which are those of a place in the cache, the guest's."""
         if place.target:
-            state.eip = state.gpr[EAX]
+            state.eip = self.read(layout.WANTED)
             self.restore_saved(state)
         else:
             put_registers_back(self, state, place)
 
     def restore_saved(self, state: Any) -> None:
-        """EAX and ECX as they were before the cache looked for a target."""
-        state.gpr[EAX] = self.read(SAVE_EAX)
+        """ECX as it was before the cache looked for a target."""
         state.gpr[ECX] = self.read(SAVE_ECX)
 
 

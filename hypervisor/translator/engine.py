@@ -24,7 +24,7 @@ from hypervisor.translator.gate import build_gate
 from hypervisor.translator.linkback import Regions
 from hypervisor.translator.unit import Context
 from hypervisor.world import USER
-from isa.operands import EAX, GS
+from isa.operands import GS
 
 if TYPE_CHECKING:
     from hypervisor.translator.unit import Link, Unit
@@ -195,6 +195,6 @@ class Translator:
         if not self.cache.holds(real.eip):
             return False
         place = self.cache.place(real.eip)
-        found = self.space.find(real.gpr[EAX] if place.target else place.eip)
+        found = self.space.find(self.area.read(layout.WANTED) if place.target else place.eip)
         site = None if found is None else found[0].places[found[1]].site
         return site is not None and site.row is not None and site.row.mnemonic == STI
