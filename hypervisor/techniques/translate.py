@@ -80,6 +80,13 @@ class Translate(Technique):
     def on_code(self, listen: Callable[[Unit], object]) -> None:
         self._cache.on_added = listen
 
+    def work(self) -> Mapping[str, int]:
+        return {
+            "translated": self._cache.instructions,
+            "unit_found": self.translator.lookups,
+            "chained": self._cache.chained + self._cache.targeted,
+        }
+
     def holds(self, address: int) -> bool:
         return self._cache.holds(address)
 
@@ -161,6 +168,7 @@ class Translate(Technique):
         """TARGETS does not know what is looked for."""
         vm.counts["translation: target"] += 1
         eip = self._area.read(layout.WANTED)
+        self.translator.lookups += 1
         target = self.translator.space.active.get(eip)
         if target is None:
             vm.world.leave()

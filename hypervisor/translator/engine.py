@@ -56,6 +56,7 @@ class Translator:
         self.waiting: Link | None = None  #: wants to lead to the unit that is entered next
         self._registers = ffi.buffer(vm.cpu.state)
         self._controls = 0, 0, 0
+        self.lookups = 0  #: of units, by EIP
         self._reserve_segments()
 
     def _reserve_segments(self) -> None:
@@ -137,6 +138,7 @@ class Translator:
         """Let a link lead on; the address, or None if its EIP is not translated."""
         if self._link_back and link.target is None and self.regions.link(link, self.space.context):
             return link.eip
+        self.lookups += 1
         return self.cache.chain(link)
 
     def _can_translate(self, state: Any) -> bool:
@@ -149,6 +151,7 @@ class Translator:
 
     def _entry(self, eip: int, *, jumped: bool) -> int | None:
         """Where the translation of an EIP is entered; None if nothing can be fetched there."""
+        self.lookups += 1
         found = self.space.find_jumped(eip) if jumped else self.space.find(eip)
         if found is not None:
             return found[0].start + found[1]
