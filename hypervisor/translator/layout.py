@@ -84,8 +84,9 @@ PATIENCE: Final = _word(
     10, "patience", "how many adaptive stores in a row may still find no alias; less than 0: none"
 )
 WANTED: Final = _word(11, "wanted", "the EIP that is looked for in TARGETS")
+SAME_CS: Final = _word(12, "same_cs", "the guest's CS, if loading it changes nothing")
 OWN_FIELDS: Final = (
-    PATIENCE, WANTED,
+    PATIENCE, WANTED, SAME_CS,
     GS_SELECTOR, GS_NEGATED, SS_SELECTOR, LDTR_SELECTOR, TR_SELECTOR, *CONTROL.values()
 )  # fmt: skip
 NO_SELECTOR: Final = 0x10000  #: equal to none

@@ -73,6 +73,14 @@ def _look_up(w: UnitWriter, low: Operand, *lost: Lost, released: int = 0) -> Non
     w.do("jmp", target, lost=(Lost.ECX, *lost), weight=1, released=released)
 
 
+def look_up_behind(w: UnitWriter) -> None:
+    """The same where the guest is there already: ECX is WANTED, and what it was is saved."""
+    for code in (encoded("movzx", R_ECX, R_CX), encoded("jmp", TARGET_OPERANDS[w.context.user])):
+        w.places[len(w.data)] = Place(0, target=True)
+        w.weightless.append(len(w.data))
+        w.data += code
+
+
 def _want(w: UnitWriter, source: Operand) -> tuple[Operand, tuple[Lost, ...]]:
     """Save ECX, and put a jump's operand into WANTED: where its low bits are, and what is lost."""
     w.do("mov", w.field(SAVE_ECX), R_ECX)
