@@ -98,7 +98,7 @@ enum vector {
 };
 
 /* How a memory operand is reached. The first three are for hot instructions in flat segments. */
-enum form { FORM_REG, FORM_BASE, FORM_INDEX, FORM_ANY, FORM_NONE, FORM_COUNT = 4 };
+enum form { FORM_REG, FORM_BASE, FORM_INDEX, FORM_FIXED, FORM_ANY, FORM_NONE, FORM_COUNT = 5 };
 
 /* What an instance of an instruction body knows at compile time. */
 typedef struct {
@@ -219,6 +219,7 @@ struct Cpu {
     i64 left;               /* ticks before the limit of this slice */
     i64 limit;              /* state.tick when left is 0 */
     u32 mode;               /* mode word now */
+    u64 room[SEG_COUNT];    /* bytes of a segment that any access may reach unchecked; or 0 */
     TlbEntry *tlb;          /* of the current privilege: tlbs[0] supervisor, tlbs[1] user */
     CodeTlbEntry *code_tlb; /* the same for instruction fetches */
     Block *block;           /* being executed, or NULL */

@@ -169,6 +169,20 @@ bool checks_alignment(const CpuState *state) {
     return state->cpl == 3 && state->cr0 & CR0_AM && state->eflags & FLAG_AC;
 }
 
+static u64 room_in(const Segment *segment) {
+    u32 kind = segment->attributes & (ATTR_CODE | ATTR_EXPAND_DOWN | ATTR_WRITABLE | ATTR_UNUSABLE);
+    return kind == ATTR_WRITABLE ? (u64)segment->limit + 1 : 0;
+}
+
+/* Flat segments are reached by forms that need no room; FS and GS are not among them. */
+static void refresh_room(Cpu *cpu, bool flat) {
+    bool aligned = checks_alignment(&cpu->state);
+    for (u32 i = 0; i < SEG_FS; i++)
+        cpu->room[i] = flat || aligned ? 0 : room_in(&cpu->state.seg[i]);
+    for (u32 i = SEG_FS; i < SEG_COUNT; i++)
+        cpu->room[i] = aligned ? 0 : room_in(&cpu->state.seg[i]);
+}
+
 void refresh_mode(Cpu *cpu) {
     const CpuState *state = &cpu->state;
     const Segment *cs = &state->seg[SEG_CS];
@@ -182,6 +196,7 @@ void refresh_mode(Cpu *cpu) {
     if (state->eflags & (FLAG_TF | FLAG_RF) || debug_steps(cpu) || cpu->stepping ||
         state->trace & TRACE_EXEC)
         mode |= MODE_STEP;
+    refresh_room(cpu, mode & MODE_FLAT);
     cpu->mode = mode;
     cpu->tlb = cpu->tlbs[space];
     cpu->code_tlb = cpu->code_tlbs[space];

@@ -100,6 +100,10 @@ class Technique:
     def forget(self, vm: VirtualMachine) -> None:
         """The guest is another one now, or elsewhere: nothing made for it holds."""
 
+    def work(self) -> Mapping[str, int]:
+        """What it has done beside serving exits, by the keys of hypervisor/cost.py."""
+        return {}
+
     def refusal(self, vm: VirtualMachine) -> str:
         """Why this guest cannot go on under this technique; empty if it can."""
         cpl = vm.cpu.state.cpl
