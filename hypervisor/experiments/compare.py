@@ -217,6 +217,7 @@ def _work(vm: VirtualMachine) -> dict[str, int]:
         "interpreted": vm.steps,
         "shadow_fill": vm.paging.fills,
         "injected": vm.reflected + interrupts,
+        "device": vm.board.bus.accesses,
     }
 
 
