@@ -117,6 +117,8 @@ GUESTS: Final[tuple[Guest, ...]] = (
     nano("pgfault", "a page fault of the guest's own", paging=True),
     nano("divzero", "a division by zero"),
     nano("ptemod", "a page table entry changed", paging=True),
+    nano("collatz", "arithmetic and branches"),
+    nano("recursion", "calls and returns that nest"),
     nano("touch", "pages that appear when touched", paging=True),
     probe("sgdt", "SGDT leaks where the GDT lies"),
     probe("sidt", "SIDT leaks where the IDT lies"),
