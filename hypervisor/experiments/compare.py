@@ -125,6 +125,7 @@ class Comparison:
     refusals: tuple[Refusal, ...]
     model: CostModel
     workloads: tuple[Workload, ...] = ()
+    columns: tuple[Column, ...] = ()
     outside: tuple[Outside, ...] = ()
 
     def row(self, program: str, technique: str) -> Row:
@@ -183,7 +184,7 @@ def compare(
                 mmu = choose_memory(column.mmu, find_technique(column.technique))
                 rows.append(_row(workload, str(column), mmu, outcome, reference, model))
     progress(total, total, "")
-    return Comparison(tuple(rows), tuple(refusals), model, tuple(workloads))
+    return Comparison(tuple(rows), tuple(refusals), model, tuple(workloads), tuple(columns))
 
 
 def columns_of(techniques: Sequence[str | Column] | None) -> list[Column]:

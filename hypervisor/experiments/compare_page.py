@@ -13,9 +13,7 @@ from hypervisor.cost import hypervisor_costs
 from hypervisor.experiments import compare_report as report
 from hypervisor.experiments import page, plots
 from hypervisor.experiments.compare import NATIVE, Comparison, Row
-from hypervisor.experiments.fidelity import Column
 from hypervisor.experiments.orderings import FACTORS, Ordering, Verdict, orderings, verdicts
-from hypervisor.experiments.subjects import variants
 from hypervisor.experiments.sweeps import Sweep
 from hypervisor.experiments.timeline import Timeline, record
 from hypervisor.experiments.workloads import COUNTED, NANO, SYSTEM, WHOLE
@@ -25,7 +23,7 @@ TITLE: Final = "What virtualization costs"
 KINDS: Final = {
     NANO: "One operation: cycles",
     SYSTEM: "An operating system: cycles of an operation",
-    WHOLE: "Whole programs: cycles",
+    WHOLE: "Computation, and whole programs: cycles",
 }
 #: Reasons that have a colour of their own in the breakdown; the others share the last.
 REASONS: Final = plots.SERIES - 1
@@ -105,20 +103,31 @@ def _bars(comparison: Comparison, program: str) -> str:
 
 
 def _exits(comparison: Comparison) -> Iterable[str]:
-    yield "<h2>Exits, by reason</h2>"
+    yield '<h2 id="exits">Exits, by reason</h2>'
     yield '<p class="dim">Shares; behind each bar how many exits one operation, or run, has.</p>'
-    totals: dict[str, float] = {}
-    for row in comparison.rows:
-        for reason, number in row.exits.items():
-            totals[reason] = totals.get(reason, 0.0) + max(row.each(number), 0.0)
-    order = [*sorted(totals, key=lambda reason: -totals[reason])[:REASONS], OTHERS]
-    yield plots.legend(order)
+    yield '<div class="grid">'
     for program in comparison.programs:
         rows = [row for row in comparison.of(program) if any(n > 0 for n in row.exits.values())]
         if rows:
+            order = _reasons(rows)
             drawn = [(_label(row), _shares(row, order), _exit_note(row)) for row in rows]
             drawing = plots.stacks(f"{program}: exits by reason", drawn, order)
-            yield f"<figure><h3>{escape(program)}</h3>{drawing}</figure>"
+            used = [reason for reason in order if any(reason in parts for _, parts, _ in drawn)]
+            yield (
+                f"<figure><h3>{escape(program)}</h3>{drawing}"
+                f"{plots.legend({r: order.index(r) for r in used})}</figure>"
+            )
+    yield "</div>"
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """The reasons that are most of some technique's exits, and a name for all the others."""
+    most: dict[str, float] = {}
+    for row in rows:
+        total = sum(n for n in row.exits.values() if n > 0)
+        for reason, number in row.exits.items():
+            most[reason] = max(most.get(reason, 0.0), number / total)
+    return [*sorted(most, key=lambda reason: (-most[reason], reason))[:REASONS], OTHERS]
 
 
 def _shares(row: Row, order: Sequence[str]) -> dict[str, float]:
@@ -132,7 +141,8 @@ def _shares(row: Row, order: Sequence[str]) -> dict[str, float]:
 
 
 def _exit_note(row: Row) -> str:
-    return f"{report.amount(row.each(sum(row.exits.values())))} exits"
+    count = report.amount(row.each(sum(row.exits.values())))
+    return f"{count} exit{'s' * (count != '1')}"
 
 
 # -- Time ------------------------------------------------------------------------------------------
@@ -143,15 +153,12 @@ def _timeline(comparison: Comparison) -> Iterable[str]:
         return
     subject = COUNTED[SHOWN].subject(TIMES)
     lines: list[Timeline] = []
-    for row in comparison.of(SHOWN):
-        if row.technique == NATIVE or row.technique == "interpret" or not row.same:
-            continue
-        column = _column(row)
-        image = subject.image(variants(column.technique)[0])
-        assert isinstance(image, bytes)
-        lines.append(record(subject, column, image, comparison.model.name))
+    same = {row.technique for row in comparison.of(SHOWN) if row.same}
+    for column in comparison.columns:
+        if column.technique != "interpret" and str(column) in same:
+            lines.append(record(subject, column, comparison.model.name))
     until = max((line.end for line in lines), default=0)
-    yield f"<h2>A timeline: the small OS starts, forks and waits {TIMES} times</h2>"
+    yield f'<h2 id="time">A timeline: the small OS starts, forks, waits {TIMES} times</h2>'
     yield (
         '<p class="dim">Machine time from left to right. Blue: the guest has the CPU; the rest, '
         "from below: the hypervisor's share. Interpretation would not fit.</p>"
@@ -159,15 +166,6 @@ def _timeline(comparison: Comparison) -> Iterable[str]:
     rows = [(line.name, _until(line, until), _time_note(line)) for line in lines]
     words = f"{until / 1e6:.1f} million cycles"
     yield f"<figure>{plots.strips('The hypervisor over machine time', rows, words)}</figure>"
-
-
-def _column(row: Row) -> Column:
-    words, _, repaired = row.technique.partition(" --virtualizable")
-    words = words.partition(" --mmu ")[0]
-    virtualizable: bool | tuple[str, ...] = f"{row.technique}".endswith("--virtualizable")
-    if repaired:
-        virtualizable = tuple(repaired[1:].split(","))
-    return Column(words, virtualizable, row.mmu)
 
 
 def _until(line: Timeline, until: int) -> list[float]:
@@ -193,7 +191,7 @@ def _verdicts(comparison: Comparison) -> Iterable[str]:
     found = verdicts(comparison)
     if not found:
         return
-    yield "<h2>What the paper found, and what we find</h2>"
+    yield '<h2 id="paper">What the paper found, and what we find</h2>'
     yield "<p>K. Adams and O. Agesen, ASPLOS 2006. Cycles of one operation.</p>"
     yield page.table((*report.VERDICT_COLUMNS, "why"), map(_verdict, found))
 
@@ -210,7 +208,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _orderings(comparison: Comparison) -> Iterable[str]:
-    yield "<h2>Orderings</h2>"
+    yield '<h2 id="orderings">Orderings</h2>'
     yield (
         "<p>Cheapest first; within 2% is equal. The hypervisor's prices as modelled, halved and "
         "doubled; and by wall time, which is that of a hypervisor in Python.</p>"
@@ -241,7 +239,7 @@ def _ordering(found: Ordering) -> str:
 
 
 def _table(comparison: Comparison) -> Iterable[str]:
-    yield "<h2>All figures</h2>"
+    yield '<h2 id="figures">All figures</h2>'
     names = report.COLUMNS[:2]
 
     def cell(column: str, words: str) -> str:
@@ -256,7 +254,7 @@ def _table(comparison: Comparison) -> Iterable[str]:
 
 def _prices(comparison: Comparison) -> Iterable[str]:
     model = comparison.model
-    yield f"<h2>The cost model: {escape(model.title)}</h2>"
+    yield f'<h2 id="model">The cost model: {escape(model.title)}</h2>'
     yield from (f"<p>{escape(words)}</p>" for words in MODEL_NOTE)
     for title, costs in (
         ("The hypervisor's work", hypervisor_costs(model)),

@@ -36,6 +36,7 @@ svg .executed { fill: var(--bar); } svg .modelled { fill: var(--bar2); }
 svg .axis { stroke: var(--line); } svg .dim { fill: var(--dim); }
 .dim { color: var(--dim); }
 svg .mark { stroke: var(--text); stroke-width: 1.5; stroke-dasharray: 3 3; }
+svg text.dim { paint-order: stroke; stroke: var(--back); stroke-width: 3px; }
 svg text.on { fill: var(--back); font-size: 11px; }
 svg .curve { fill: none; stroke-width: 2.2; }
 svg .dash1 { stroke-dasharray: 7 3; } svg .dash2 { stroke-dasharray: 2 3; }

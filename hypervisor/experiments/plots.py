@@ -107,7 +107,7 @@ def bars(title: str, rows: Sequence[Bar], reference: float) -> str:
 
 # -- Shares ----------------------------------------------------------------------------------------
 
-_SHARE_LEFT, _SHARE_WIDTH, _SHARE_RIGHT, _SHARE_LINE = 170, 560, 120, 20
+_SHARE_LEFT, _SHARE_WIDTH, _SHARE_RIGHT, _SHARE_LINE = 150, 270, 110, 19
 
 
 def stacks(
@@ -136,11 +136,11 @@ def stacks(
     return svg(title, described, width, _SHARE_LINE * len(rows) + 4, body())
 
 
-def legend(names: Sequence[str]) -> str:
-    """What colours mean, in their order."""
+def legend(names: Mapping[str, int]) -> str:
+    """What colours mean: names and the numbers of their series."""
     items = "".join(
         f'<span><i class="s{number % SERIES}"></i>{escape(name)}</span>'
-        for number, name in enumerate(names)
+        for name, number in names.items()
     )
     return f'<p class="legend">{items}</p>'
 

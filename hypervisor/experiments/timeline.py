@@ -7,12 +7,16 @@ what the hypervisor does until the next one is charged to the one before. timeli
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.cost import modelled_cycles
 from hypervisor.experiments.compare import _work, machine_for
+from hypervisor.experiments.subjects import variants
 from hypervisor.outcome import Counts
 from hypervisor.trace import TracedCounts
 from hypervisor.vm import VirtualMachine
@@ -113,8 +117,20 @@ class Recorder:
         return Timeline(name, exits, sum(marks[-1][1:]), self._left_out)
 
 
-def record(subject: Subject, column: Column, image: bytes, cost_model: str) -> Timeline:
+@contextlib.contextmanager
+def recorded(vm: VirtualMachine, program: str, technique: str, path: str) -> Iterator[None]:
+    """Record what a machine does in the block, and write a page of it to a file."""
+    from hypervisor.experiments.timeline_page import as_page
+
+    recorder = Recorder(vm)
+    yield
+    text = as_page(recorder.finish(technique), program, vm.host.cost_model)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def record(subject: Subject, column: Column, cost_model: str) -> Timeline:
     """Run a program under a technique, and record it."""
+    image = subject.image(variants(column.technique)[0])
     vm = machine_for(subject, column, cost_model)
     assert isinstance(vm, VirtualMachine)
     recorder = Recorder(vm)
