@@ -217,10 +217,9 @@ class _Pair:
         return of(self.more) - (of(self.less) if self.less else 0)
 
     def counts(self, of: Callable[[_Outcome], Mapping[str, int]]) -> dict[str, int]:
-        """Of a count by name; names of which there are none are left out."""
+        """Of a count by name."""
         less = of(self.less) if self.less else {}
-        found = {key: count - less.get(key, 0) for key, count in of(self.more).items()}
-        return {key: count for key, count in found.items() if count}
+        return {key: count - less.get(key, 0) for key, count in of(self.more).items()}
 
     @property
     def wall(self) -> Wall:
@@ -246,6 +245,7 @@ def _row(
     workload: Workload, technique: str, mmu: str, pair: _Pair, native: _Pair, model: CostModel
 ) -> Row:
     work = pair.counts(lambda outcome: outcome.work)
+    exits = pair.counts(lambda outcome: outcome.exits)
     executed = pair.figure(lambda outcome: outcome.result.cycles)
     modelled = modelled_cycles(work, model)
     return Row(
@@ -258,7 +258,7 @@ def _row(
         executed=executed,
         modelled=modelled,
         work=work,
-        exits=pair.counts(lambda outcome: outcome.exits),
+        exits={reason: count for reason, count in exits.items() if count},
         same=pair.same_as(native),
         ratio=(executed + modelled) / max(native.figure(lambda run: run.result.cycles), 1),
         wall=pair.wall,

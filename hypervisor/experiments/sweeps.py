@@ -18,7 +18,7 @@ from isa.cost import DEFAULT_MODEL
 
 CALLS: Final = (250, 500, 1000, 2000, 4000)
 PAGES: Final = (1, 4, 16, 64, 256)
-FAULTS: Final = (256, 1280)  #: in the run that is taken away, and in the other
+FAULTS: Final = (1024, 2048)  #: in the run that is taken away, and in the other
 
 
 @dataclass(frozen=True, slots=True)

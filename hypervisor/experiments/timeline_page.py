@@ -34,8 +34,8 @@ def _parts(timeline: Timeline, program: str, model: CostModel) -> Iterable[str]:
     share = 100 * spent / max(timeline.end, 1)
     yield (
         f"<p>{len(timeline.exits) + timeline.left_out:,} exits in {timeline.end:,} cycles "
-        f"of {escape(model.title)}; the hypervisor has {share:.1f}% of them. The guest's cycles are "
-        "executed, the hypervisor's are modelled (hypervisor/cost.py).</p>"
+        f"of {escape(model.title)}; the hypervisor has {share:.1f}% of them. The guest's cycles "
+        "are executed, the hypervisor's are modelled (hypervisor/cost.py).</p>"
     )
     if timeline.left_out:
         yield f"<p>The last {timeline.left_out:,} exits were too many to draw.</p>"

@@ -44,7 +44,7 @@ class Counted:
     kind: str
     guest: str
     words: str  #: for the kernel's command line, or for the shell; {} is the count
-    low: int
+    low: int  #: as many digits as `high`, for to read them takes time
     high: int
 
     def subject(self, count: int) -> Subject:
@@ -82,18 +82,22 @@ def _program(name: str, about: str, low: int, high: int) -> Counted:
 COUNTED: Final = {
     counted.name: counted
     for counted in (
-        _nano("syscall", "INT n from ring 3, and IRET", 500, 2500),
-        _nano("in", "IN from a port", 500, 2500),
-        _nano("cr8wr", "MOV to CR2, which has no side effect", 500, 2500),
-        _nano("callret", "CALL and RET", 500, 20500),
-        _nano("pgfault", "a page fault of the kernel's own", 500, 2500),
-        _nano("divzero", "a division by zero", 500, 2500),
-        _nano("ptemod", "a store to a page table entry", 500, 5500),
-        _program("forkwait", "FORK, EXIT and WAIT on the small OS", 2, 22),
-        _program("switch", "a process gives way to another", 50, 450),
-        _program("calls", "a system call of the small OS", 200, 2200),
-        Counted("collatz", "111 steps of arithmetic", COMPUTE, "nano_collatz", "count={}", 50, 550),
-        Counted("recursion", "177 calls that nest", COMPUTE, "nano_recursion", "count={}", 50, 250),
+        _nano("syscall", "INT n from ring 3, and IRET", 1000, 3000),
+        _nano("in", "IN from a port", 1000, 3000),
+        _nano("cr8wr", "MOV to CR2, which has no side effect", 1000, 3000),
+        _nano("callret", "CALL and RET", 10000, 30000),
+        _nano("pgfault", "a page fault of the kernel's own", 1000, 3000),
+        _nano("divzero", "a division by zero", 1000, 3000),
+        _nano("ptemod", "a store to a page table entry", 1000, 6000),
+        _program("forkwait", "FORK, EXIT and WAIT on the small OS", 10, 30),
+        _program("switch", "a process gives way to another", 100, 500),
+        _program("calls", "a system call of the small OS", 1000, 3000),
+        Counted(
+            "collatz", "111 steps of arithmetic", COMPUTE, "nano_collatz", "count={}", 100, 600
+        ),
+        Counted(
+            "recursion", "177 calls that nest", COMPUTE, "nano_recursion", "count={}", 100, 300
+        ),
     )
 }
 #: Guests that are run whole: they compute, and print what came of it.
