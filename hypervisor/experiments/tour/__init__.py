@@ -150,6 +150,13 @@ TOUR: Final = (
         "seventeen run --technique paravirt --stats rings",
         "SOURCE",
     ),
+    Stop(
+        "what it costs",
+        "comparison",
+        "show",
+        "An IN costs less than natively, and yet it exits. What is it that native pays for?",
+        "seventeen compare in callret ptemod --repeat 1 --html report.html",
+    ),
 )
 
 
