@@ -38,18 +38,31 @@ from isa.cost import DEFAULT_MODEL, CostModel, find_model
 NATIVE: Final = "native"
 REPEAT: Final = 3
 #: Seconds after which a run is not repeated: noise is small against it.
-LONG: Final = 1.0
+LONG: Final = 0.3
 #: Seconds that a difference of two runs may be of by chance.
-NOISE: Final = 0.0002
+NOISE: Final = 0.0001
 #: A run that goes astray is given so many times the native ticks, and some to spare.
 ASTRAY, SPARE_TICKS = 2, 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Wall:
-    """Wall time of runs, in seconds; of differences of runs, where it may be noise alone."""
+    """Wall time of runs, in seconds, the fastest first.
+
+    Of differences: the fastest without the fastest, and so on; they may be noise alone.
+    """
 
     seconds: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        """Of the fastest run: whatever else the machine does can only add to it."""
+        return self.seconds[0]
+
+    @property
+    def is_noise(self) -> bool:
+        """Was it too short to be told?"""
+        return self.best <= NOISE
 
     @property
     def median(self) -> float:
@@ -64,8 +77,8 @@ class Wall:
         return max(self.seconds)
 
     def ratio(self, native: Wall) -> float | None:
-        """Of the medians; None where noise is larger than what was measured."""
-        return self.median / native.median if self.median > 0 and native.median > NOISE else None
+        """Of the fastest runs; None where either is too short to be told."""
+        return None if self.is_noise or native.is_noise else self.best / native.best
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ class Row:
     same: bool  #: output, status and guest time are as natively
     ratio: float  #: of all cycles to the native run's
     wall: Wall
-    wall_ratio: float | None  #: of the medians; None if it was too short to be told
+    wall_ratio: float | None  #: of the fastest runs; None if too short to be told
 
     @property
     def cycles(self) -> int:
@@ -224,7 +237,7 @@ class _Pair:
     @property
     def wall(self) -> Wall:
         if self.less is None:
-            return Wall(self.more.seconds)
+            return Wall(tuple(sorted(self.more.seconds)))
         pairs = zip(sorted(self.more.seconds), sorted(self.less.seconds), strict=True)
         return Wall(tuple(more - less for more, less in pairs))
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from hypervisor.cost import hypervisor_costs
 from hypervisor.experiments.compare import Comparison, Outside, Row
-from hypervisor.experiments.orderings import FACTORS, Ordering, Verdict, orderings, verdicts
+from hypervisor.experiments.orderings import FACTORS, Groups, Ordering, Verdict, orderings, verdicts
 from hypervisor.experiments.sweeps import Sweep
 
 COLUMNS: Final = (
@@ -104,7 +104,7 @@ def notes(comparison: Comparison) -> list[str]:
 # -- Orderings and the paper ----------------------------------------------------------------------
 
 
-def ordering_text(order: tuple[tuple[str, ...], ...]) -> str:
+def ordering_text(order: Groups) -> str:
     """Cheapest first; who is as good as equal shares a place."""
     return " < ".join(" = ".join(group) for group in order)
 
@@ -196,7 +196,7 @@ def _ordering_json(found: Ordering) -> dict[str, Any]:
         f"{factor:g}": [list(group) for group in order]
         for factor, order in zip(FACTORS, found.by_factor, strict=True)
     }
-    wall = {"order": list(found.by_wall), "differs": found.wall_differs}
+    wall = {"order": [list(group) for group in found.by_wall], "differs": found.wall_differs}
     return {"program": found.program, "flips": found.flips, "cycles": orders, "wall": wall}
 
 

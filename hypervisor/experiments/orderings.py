@@ -7,7 +7,7 @@ time's ordering stands beside it. The claims are those of K. Adams and O. Agesen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,10 @@ from hypervisor.experiments.compare import NATIVE, Comparison, Row
 FACTORS: Final = (0.5, 1.0, 2.0)
 #: Cycles that differ by less than this share are as good as equal.
 CLOSE: Final = 0.02
+#: Wall time repeats less well.
+CLOSE_WALL: Final = 0.25
+
+Groups = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +28,31 @@ class Ordering:
     """The techniques of one workload, cheapest first; those as good as equal stand together."""
 
     program: str
-    by_factor: tuple[tuple[tuple[str, ...], ...], ...]  #: for each of FACTORS
-    by_wall: tuple[str, ...]  #: where wall time could be told
+    by_factor: tuple[Groups, ...]  #: for each of FACTORS
+    by_wall: Groups  #: those too short to be told stand first, together
 
     @property
     def flips(self) -> bool:
         """Does halving or doubling the modelled costs change who is faster than whom?"""
-        return any(
-            _place(order, a) < _place(order, b) and _place(other, a) > _place(other, b)
-            for order in self.by_factor
-            for other in self.by_factor
-            for a in sum(order, ())
-            for b in sum(order, ())
-        )
+        return any(_differ(one, other) for one in self.by_factor for other in self.by_factor)
 
     @property
     def wall_differs(self) -> bool:
         """Does the wall time put some pair the other way round than the model's cycles do?"""
-        order = self.by_factor[FACTORS.index(1.0)]
-        places = [_place(order, name) for name in self.by_wall]
-        return places != sorted(places)
+        return _differ(self.by_factor[FACTORS.index(1.0)], self.by_wall)
 
 
-def _place(order: tuple[tuple[str, ...], ...], name: str) -> int:
+def _differ(one: Groups, other: Groups) -> bool:
+    """Is there a pair that stands the other way round?"""
+    names = [name for group in one for name in group]
+    return any(
+        _place(one, a) < _place(one, b) and _place(other, a) > _place(other, b)
+        for a in names
+        for b in names
+    )
+
+
+def _place(order: Groups, name: str) -> int:
     return next(place for place, group in enumerate(order) if name in group)
 
 
@@ -57,25 +63,24 @@ def orderings(comparison: Comparison) -> list[Ordering]:
 
 def _ordering(program: str, rows: Sequence[Row]) -> Ordering:
     rows = [row for row in rows if row.same]
-    timed = [row for row in rows if row.wall_ratio is not None]
-    return Ordering(
-        program,
-        tuple(_groups(rows, factor) for factor in FACTORS),
-        tuple(row.technique for row in sorted(timed, key=lambda row: row.wall.median)),
-    )
+    cycles = [
+        _groups({row.technique: row.executed + factor * row.modelled for row in rows}, CLOSE)
+        for factor in FACTORS
+    ]
+    short = tuple(row.technique for row in rows if row.wall.is_noise)
+    timed = {row.technique: row.wall.best for row in rows if not row.wall.is_noise}
+    return Ordering(program, tuple(cycles), (short,) * bool(short) + _groups(timed, CLOSE_WALL))
 
 
-def _groups(rows: Sequence[Row], factor: float) -> tuple[tuple[str, ...], ...]:
-    def cycles(row: Row) -> float:
-        return row.executed + factor * row.modelled
-
-    groups: list[list[Row]] = []
-    for row in sorted(rows, key=cycles):
-        if groups and cycles(row) <= cycles(groups[-1][0]) * (1 + CLOSE):
-            groups[-1].append(row)
+def _groups(amounts: Mapping[str, float], close: float) -> Groups:
+    """Names by amount, the least first; those within a share of a group's first join it."""
+    groups: list[list[str]] = []
+    for name in sorted(amounts, key=amounts.__getitem__):
+        if groups and amounts[name] <= amounts[groups[-1][0]] * (1 + close):
+            groups[-1].append(name)
         else:
-            groups.append([row])
-    return tuple(tuple(row.technique for row in group) for group in groups)
+            groups.append([name])
+    return tuple(map(tuple, groups))
 
 
 # -- The paper -------------------------------------------------------------------------------------

@@ -83,6 +83,6 @@ def _measure(
     wall = Wall(tuple(a - b for a, b in zip(sorted(more), sorted(rest), strict=True)))
     native = comparison.row(workload.name, "native")
     ratio = None
-    if wall.median > NOISE and native.wall_ratio is not None:
-        ratio = wall.median / workload.operations / native.each(native.wall.median)
+    if wall.best > NOISE and not native.wall.is_noise:
+        ratio = wall.best / workload.operations / native.each(native.wall.best)
     return Outside(workload.name, NAME, workload.operations, wall, ratio)

@@ -85,7 +85,7 @@ COUNTED: Final = {
         _nano("syscall", "INT n from ring 3, and IRET", 1000, 3000),
         _nano("in", "IN from a port", 1000, 3000),
         _nano("cr8wr", "MOV to CR2, which has no side effect", 1000, 3000),
-        _nano("callret", "CALL and RET", 10000, 30000),
+        _nano("callret", "CALL and RET", 10000, 60000),
         _nano("pgfault", "a page fault of the kernel's own", 1000, 3000),
         _nano("divzero", "a division by zero", 1000, 3000),
         _nano("ptemod", "a store to a page table entry", 1000, 6000),

@@ -217,7 +217,7 @@ def test_every_pair_of_technique_and_memory_has_a_column() -> None:
 
 
 def test_noise_has_no_ratio() -> None:
-    assert Wall((0.1, 0.3, 0.2)).ratio(Wall((0.1,))) == pytest.approx(2)
+    assert Wall((0.2, 0.3, 0.9)).ratio(Wall((0.1, 0.5))) == pytest.approx(2)
     assert Wall((-0.1,)).ratio(Wall((0.1,))) is None
     assert Wall((0.1,)).ratio(Wall((1e-5,))) is None
 

@@ -46,10 +46,15 @@ def test_an_ordering_that_hangs_on_the_model_flips() -> None:
 def test_wall_time_may_say_otherwise() -> None:
     slow, fast = row("a", 2000, 0, 0.9), row("b", 4000, 0, 0.2)
     (found,) = orderings(of(slow, fast))
-    assert found.by_wall == (NATIVE, "b", "a")
+    assert found.by_wall == ((NATIVE,), ("b",), ("a",))
     assert found.wall_differs
     (found,) = orderings(of(replace(slow, wall=Wall((0.15,))), fast))
     assert not found.wall_differs
+    (found,) = orderings(of(replace(slow, wall=Wall((0.21,))), fast))
+    assert found.by_wall == ((NATIVE,), ("b", "a"))
+    assert not found.wall_differs
+    (found,) = orderings(of(replace(slow, wall=Wall((-1.0, 2.0))), fast))
+    assert found.by_wall == (("a",), (NATIVE,), ("b",))
 
 
 def test_who_did_something_else_has_no_place() -> None:
