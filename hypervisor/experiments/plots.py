@@ -97,9 +97,10 @@ def bars(title: str, rows: Sequence[Bar], reference: float) -> str:
             yield text(_BAR_LEFT - 6, top + 13, row.label, "", "end")
             yield box(_BAR_LEFT, top + 3, x(row.value) - _BAR_LEFT, 12, "modelled", row.note)
             yield box(_BAR_LEFT, top + 3, x(row.part) - _BAR_LEFT, 12, "executed", row.note)
-            yield text(x(row.value) + 5, top + 13, row.note, "dim")
         if reference > 0:
             yield line(x(reference), 0, x(reference), height - 18, "mark")
+        for number, row in enumerate(rows):  # over the line, which it hides
+            yield text(x(row.value) + 5, number * _BAR_LINE + 13, row.note, "dim")
 
     description = "; ".join(f"{row.label} {row.note}" for row in rows)
     return svg(title, description, _BAR_LEFT + _BAR_WIDTH + _BAR_RIGHT, height, body())

@@ -7,6 +7,7 @@ program that is run whole, the time of one that ends at once is taken away.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from hypervisor.errors import ExperimentError
 from hypervisor.experiments.compare import Comparison, Outside, Wall
 from hypervisor.experiments.fidelity import Progress
 from hypervisor.experiments.subjects import Subject, find_subject
@@ -38,7 +40,7 @@ def is_installed() -> bool:
 
 
 def seconds(subject: Subject, folder: Path) -> float:
-    """Wall time of one run, from QEMU's start to its end."""
+    """Wall time of one run, from QEMU's start to its end; ExperimentError if it is no good end."""
     image = subject.image()
     path = folder / f"{subject.name}.elf"
     path.write_bytes(image.elf() if isinstance(image, Program) else image)
@@ -46,14 +48,22 @@ def seconds(subject: Subject, folder: Path) -> float:
     if subject.kernel_args:
         arguments += ["-append", subject.kernel_args]
     start = time.perf_counter()
-    subprocess.run(
-        arguments,
-        input=subject.input,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=TIME_LIMIT,
-    )
-    return time.perf_counter() - start
+    try:
+        done = subprocess.run(
+            arguments,
+            input=subject.input,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=TIME_LIMIT,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExperimentError(f"{subject.name}: QEMU has taken {TIME_LIMIT:g} seconds") from None
+    took = time.perf_counter() - start
+    # isa-debug-exit makes the status odd; so is that of an error, which QEMU has a line for.
+    if done.returncode % 2 == 0 or done.stderr:
+        line = done.stderr.decode(errors="replace").strip() or f"it ended with {done.returncode}"
+        raise ExperimentError(f"{subject.name}: QEMU: {line}")
+    return took
 
 
 def beside(
@@ -62,7 +72,7 @@ def beside(
     repeat: int = 3,
     progress: Progress = lambda done, total, name: None,
 ) -> tuple[Outside, ...]:
-    """The workloads of a comparison under QEMU, which must be installed."""
+    """The workloads of a comparison under QEMU, which must be installed; those that it can run."""
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -71,7 +81,8 @@ def beside(
         for number, workload in enumerate(comparison.workloads):
             progress(number, total, f"{workload.name} {NAME}")
             longer = COUNTED[workload.name].workload(QEMU_TIMES) if workload.less else workload
-            found.append(_measure(comparison, longer, longer.less or empty, folder, repeat))
+            with contextlib.suppress(ExperimentError):  # no figure, then
+                found.append(_measure(comparison, longer, longer.less or empty, folder, repeat))
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,11 +22,12 @@ from hypervisor.cost import (
     modelled_cycles,
 )
 from hypervisor.experiments import compare as module
+from hypervisor.experiments import qemu
 from hypervisor.experiments.compare import Comparison, Row, Wall, compare
 from hypervisor.experiments.compare_page import as_page
 from hypervisor.experiments.compare_report import COLUMNS, as_csv, as_json, notes, rows
 from hypervisor.experiments.fidelity import Column, default_columns
-from hypervisor.experiments.workloads import COUNTED
+from hypervisor.experiments.workloads import COUNTED, DEFAULT, QEMU_TIMES
 from hypervisor.host import Host
 from hypervisor.techniques import TECHNIQUES, find_technique, kind_of
 from isa import assemble
@@ -220,6 +222,38 @@ def test_noise_has_no_ratio() -> None:
     assert Wall((0.2, 0.3, 0.9)).ratio(Wall((0.1, 0.5))) == pytest.approx(2)
     assert Wall((-0.1,)).ratio(Wall((0.1,))) is None
     assert Wall((0.1,)).ratio(Wall((1e-5,))) is None
+
+
+def test_qemu_stands_beside() -> None:
+    if not qemu.is_installed():
+        pytest.skip(f"not installed: {qemu.COMMAND[0]}")
+    ours = compare(["divzero", "quicksort"], [], repeat=1)
+    found = qemu.beside(ours, repeat=1)
+    assert [outside.program for outside in found] == ["divzero", "quicksort"]
+    counted = COUNTED["divzero"]
+    assert found[0].operations == counted.high * QEMU_TIMES - counted.low
+    lines = rows(replace(ours, outside=found))
+    assert [line[1] for line in lines] == ["native", qemu.NAME] * 2
+    assert lines[1][2:6] == ("-",) * 4
+    assert qemu.NAME in as_csv(replace(ours, outside=found))
+
+
+def test_qemu_has_no_figure_for_what_it_cannot_run(tmp_path: Path) -> None:
+    if not qemu.is_installed():
+        pytest.skip(f"not installed: {qemu.COMMAND[0]}")
+    flat = tmp_path / "flat.bin"  # no multiboot header
+    flat.write_bytes(assemble("mov al, 0\nout 0xF4, al").flat())
+    assert qemu.beside(compare([flat], [], repeat=1), repeat=1) == ()
+
+
+@pytest.mark.deep
+def test_the_default_set_is_quick_and_right() -> None:
+    start = time.perf_counter()
+    found = compare()
+    assert time.perf_counter() - start < 120
+    assert {row.technique for row in found.rows if not row.same} <= {"trap"}
+    assert not found.refusals
+    assert [row.program for row in found.rows if row.technique == "native"] == list(DEFAULT)
 
 
 # -- What is shown ---------------------------------------------------------------------------------
