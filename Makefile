@@ -1,4 +1,4 @@
-# make demo   build, run some guests, three stops of the tour, a small operating system
+# make demo   build, guests, three stops of the tour, a small operating system, what it all costs
 # make test   build and run the fast tests (under 3 minutes)
 # make deep   all tests, with more examples, then the core's under the sanitizers
 # make bench  time the workloads against silicon, QEMU and Unicorn
@@ -15,6 +15,7 @@ SOURCES := $(wildcard csrc/*.c csrc/*.h) $(shell find isa -name '*.py' -o -name 
 PACKAGES := isa emulator guests hypervisor
 C_FILES := $(wildcard csrc/*.[ch] tests/silicon/*.[ch] tests/bench/*.c tests/bench/*/*.[ch])
 PYTEST_ARGUMENTS ?=
+REPORT := build/compare.html
 # An editable install that puts this folder on Python's path, instead of a finder that takes 20 ms at
 # every start. A pip too old for the option is tried without it.
 QUICK_FINDER := --config-settings editable_mode=compat
@@ -34,6 +35,9 @@ demo: build
 	echo; echo "The shell was told to exit with 5: the exit status is $$status."; test $$status = 5
 	@echo "Now try it yourself: $(SEVENTEEN) run os   (Ctrl-A X ends it)"
 	@echo "The rest of the tour: $(SEVENTEEN) tour"
+	@echo; echo "> seventeen compare --repeat 1 --html $(REPORT)"
+	@mkdir -p $(dir $(REPORT))
+	@$(SEVENTEEN) compare --repeat 1 --html $(REPORT)
 
 test: build
 	$(PYTHON) -m pytest -n auto $(PYTEST_ARGUMENTS)

@@ -8,6 +8,7 @@
 
 #include "cut.h"
 #include "flags.h"
+#include "isa_cost.h"
 #include "isa_rows.h"
 #include "operand.h"
 
@@ -27,6 +28,15 @@ static bool allocate_tables(Machine *machine) {
            machine->code_map && machine->hash && machine->arena;
 }
 
+_Static_assert((int)ROW_COUNT <= (int)MOST_ROWS && (int)COST_EVENTS <= (int)MOST_EVENTS,
+               "a machine has no room");
+
+static void set_default_costs(Machine *machine) {
+    static const u32 events[COST_EVENTS] = DEFAULT_EVENT_CYCLES;
+    for (u32 row = 0; row < ROW_COUNT; row++) machine->row_cycles[row] = row_facts[row].cycles;
+    memcpy(machine->event_cycles, events, sizeof events);
+}
+
 Machine *machine_new(uint8_t *memory, uint64_t size) {
     Machine *machine = calloc(1, sizeof *machine);
     if (machine == NULL) return NULL;
@@ -39,6 +49,7 @@ Machine *machine_new(uint8_t *memory, uint64_t size) {
     }
     for (u32 page = 0; page < machine->pages; page++)
         machine->page_offset[page] = ((u64)page << 12) + 1;
+    set_default_costs(machine);
     return machine;
 }
 
@@ -161,6 +172,15 @@ int machine_set_weights(Machine *machine, uint32_t page, const uint8_t *bits) {
 
 void machine_flush_blocks(Machine *machine) {
     block_flush(machine);
+}
+
+int machine_set_costs(Machine *machine, const uint32_t *rows, uint32_t row_count,
+                      const uint32_t *events, uint32_t event_count) {
+    if (row_count != ROW_COUNT || event_count != COST_EVENTS) return -1;
+    memcpy(machine->row_cycles, rows, row_count * sizeof *rows);
+    memcpy(machine->event_cycles, events, event_count * sizeof *events);
+    block_flush(machine);
+    return 0;
 }
 
 /* -- CPUs ------------------------------------------------------------------------------------------ */

@@ -261,6 +261,12 @@ CoreStats *machine_stats(Machine *machine);
 int machine_set_weights(Machine *machine, uint32_t page, const uint8_t *bits);
 /* Forget every decoded block. */
 void machine_flush_blocks(Machine *machine);
+/* Charge so many cycles for each row of the instruction table, and for each event of the cost model,
+   in the order of isa/cost.py; a new machine charges the default preset's. Forgets every decoded
+   block, for a block knows what it costs. Returns 0; -1 if there are not as many as there are rows
+   and events. */
+int machine_set_costs(Machine *machine, const uint32_t *rows, uint32_t row_count,
+                      const uint32_t *events, uint32_t event_count);
 
 Cpu *cpu_new(Machine *machine);
 void cpu_free(Cpu *cpu);

@@ -245,7 +245,7 @@ static void append(Cpu *cpu, Block *block, Insn in, u32 *slot) {
     }
     block->insns[(*slot)++] = in;
     block->length = (u16)(block->length + in.length);
-    block->cycles += row_facts[in.row].cycles;
+    block->cycles += cpu->machine->row_cycles[in.row];
     if (!(in.flags & INSN_WEIGHTLESS)) block->ticks++;
     block->count++;
 }

@@ -186,6 +186,8 @@ enum {
     ARENA_BYTES = 48 << 20,
     JUMP_CACHE = 4096,
     BREAKPOINTS = 64,
+    MOST_ROWS = 512, /* as many as intercepts can name */
+    MOST_EVENTS = 32,
     TRACE_RING = 4096
 };
 
@@ -204,6 +206,9 @@ struct Machine {
     size_t arena_used;
     Cpu *cpus;     /* all that share this machine */
     bool released; /* machine_free was called; its CPUs keep it */
+    /* The cost model: cycles of instructions by row, of events by enum cost_event. */
+    u32 row_cycles[MOST_ROWS];
+    u32 event_cycles[MOST_EVENTS];
     CoreStats stats;
 };
 

@@ -92,7 +92,7 @@ static void give_back(Cpu *cpu, const Insn *in) {
     cpu->left += block->ticks - in->tick;
     for (const Insn *i = in; i <= block->insns + 3 * BLOCK_INSNS; i++) {
         if (i->op == OP_END || i->op == OP_REPEAT) break;
-        if (i->op > OP_BREAK) cpu->state.cycle -= row_facts[i->row].cycles;
+        if (i->op > OP_BREAK) cpu->state.cycle -= cpu->machine->row_cycles[i->row];
         if (i->op > OP_BREAK && i->flags & INSN_ENDS) break;
     }
     cpu->state.eip = block->eip + in->offset;
@@ -159,7 +159,7 @@ void retire_iterations(Cpu *cpu, u32 iterations) {
 void end_repeat(Cpu *cpu, bool some, bool finished) {
     if (some && likely(!is_weightless(cpu))) cpu->left++;
     /* The last piece alone pays for the instruction: where a repeat is cut must not matter. */
-    if (!finished) cpu->state.cycle -= row_facts[cpu->current->row].cycles;
+    if (!finished) cpu->state.cycle -= cpu->machine->row_cycles[cpu->current->row];
     cpu->state.eip = finished ? next_eip(cpu) : current_eip(cpu);
 }
 

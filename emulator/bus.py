@@ -66,6 +66,7 @@ class Bus:
     def __init__(self) -> None:
         self.ports: dict[int, Claim] = {}  #: by port
         self.pages: dict[int, Claim] = {}  #: by machine page
+        self.accesses = 0  #: how many there have been
 
     def claim_ports(self, claim: Claim) -> None:
         """Give a range of ports to a device; MachineError if it is another's."""
@@ -89,6 +90,7 @@ class Bus:
 
     def port_read(self, port: int, size: int) -> int:
         """IN of `size` bytes."""
+        self.accesses += 1
         claim = self.ports.get(port)
         if size == 1:  # nearly all of them
             return 0xFF if claim is None else claim.read(port, 1)
@@ -96,6 +98,7 @@ class Bus:
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """OUT of `size` bytes."""
+        self.accesses += 1
         claim = self.ports.get(port)
         if size > 1:
             _write(self.ports, 0, port, size, value)
@@ -104,8 +107,10 @@ class Bus:
 
     def memory_read(self, address: int, size: int) -> int:
         """A load from a device page, by machine address."""
+        self.accesses += 1
         return _read(self.pages, 12, address, size)
 
     def memory_write(self, address: int, size: int, value: int) -> None:
         """A store to a device page, by machine address."""
+        self.accesses += 1
         _write(self.pages, 12, address, size, value)

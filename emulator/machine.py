@@ -70,9 +70,11 @@ class Machine:
         debug_out: ConsoleOut = None,
         trace: str = "",
         trace_out: Callable[[str], object] = sys.stderr.write,
+        cost_model: str = "",
     ) -> None:
         if machine not in MACHINES:
             raise MachineError(f"machine {machine!r}: expected {' or '.join(MACHINES)}")
+        self._cost_model = cost_model
         self.memory, self.cpu = self._build(parse_size(ram))
         self._output = bytearray()
         self.board = Board(
@@ -105,6 +107,10 @@ class Machine:
         """Memory of `ram` bytes and a CPU; a virtual machine has its own idea of them."""
         memory = Memory(ram)
         memory.unmap(HOLE)
+        if self._cost_model:
+            from isa.cost import find_model
+
+            memory.set_costs(find_model(self._cost_model))
         return memory, Cpu(memory.machine)
 
     def _exit_table(self) -> list[Callable[[], None]]:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import ffi, lib
 from emulator.errors import CoreError, MachineError
+
+if TYPE_CHECKING:
+    from isa.cost import CostModel
 
 PAGE: Final = 4096
 CHUNK: Final = 1 << 18  #: looked at as a whole when searching for pages in use
@@ -75,6 +78,16 @@ class Memory:
         for page in list(self._weighted):
             self.set_weights(page, None)
         self._weighted.clear()
+
+    def set_costs(self, model: CostModel) -> None:
+        """Charge what a processor of this model takes, from now on."""
+        from isa.table import ROWS
+
+        by_key = model.instruction_cycles
+        rows = [by_key[row.cost] for row in ROWS]
+        events = list(model.event_cycles.values())
+        if lib.machine_set_costs(self.machine, rows, len(rows), events, len(events)) != 0:
+            raise CoreError(f"cost model {model.name}: the core has other rows or events")
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes; all ones where there is no memory."""

@@ -74,6 +74,13 @@ def kernel_probe(name: str, about: str, qemu: str = "") -> Guest:
     )
 
 
+def nano(name: str, about: str, rings: tuple[int, ...] = (0,), paging: bool = False) -> Guest:
+    """A row for a nanobenchmark: one operation, many times."""
+    return Guest(
+        f"nano_{name}", f"nano/nano_{name}.asm", f"nano: {about}", rings=rings, paging=paging
+    )
+
+
 #: Newcomers read them in this order.
 GUESTS: Final[tuple[Guest, ...]] = (
     Guest("hello", "hello.asm", "the smallest guest that does anything", tour=True),
@@ -103,6 +110,16 @@ GUESTS: Final[tuple[Guest, ...]] = (
         paging=True,
         interrupts=True,
     ),
+    nano("syscall", "a system call that does nothing", rings=(0, 3)),
+    nano("in", "a byte read from a port"),
+    nano("cr8wr", "a control register written without effect"),
+    nano("callret", "a call and its return"),
+    nano("pgfault", "a page fault of the guest's own", paging=True),
+    nano("divzero", "a division by zero"),
+    nano("ptemod", "a page table entry changed", paging=True),
+    nano("collatz", "arithmetic and branches"),
+    nano("recursion", "calls and returns that nest"),
+    nano("touch", "pages that appear when touched", paging=True),
     probe("sgdt", "SGDT leaks where the GDT lies"),
     probe("sidt", "SIDT leaks where the IDT lies"),
     probe("sldt", "SLDT leaks the LDT's selector"),

@@ -20,7 +20,6 @@ from hypervisor import segments
 from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
 from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION
 from hypervisor.outcome import RESUME, STOP, Outcome
-from isa.cost import EVENT_CYCLES
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
@@ -136,7 +135,6 @@ class Hypercalls:
         self._vm.board.clock.now = self._vm.ticks
         for byte in data:
             self._vm.board.bus.port_write(COM1_TRANSMIT, 1, byte)
-        self._vm.emulated_cycles += count * EVENT_CYCLES["port_access"]
         return count
 
     def hypercall_yield(self) -> int:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emulator.core import EFLAGS_IF, GENERAL, SEGMENTS
 from hypervisor import segments
-from isa.cost import EVENT_CYCLES, INSTRUCTION_CYCLES
 from isa.row import Row
 from isa.table import ROWS
 
@@ -35,11 +34,6 @@ EFLAGS_TF: Final = 0x100
 EFLAGS_RF: Final = 0x10000
 DR7_ENABLED: Final = 0xFF
 OPERAND_SIZE: Final = 0x66
-#: Machine time of what is emulated, as the core charges it natively: a virtual device stands for a
-#: real one.
-ACCESS_CYCLES: Final = INSTRUCTION_CYCLES["io"] + EVENT_CYCLES["port_access"]
-FLAG_CYCLES: Final = INSTRUCTION_CYCLES["flags"]
-INVLPG_CYCLES: Final = INSTRUCTION_CYCLES["invlpg"]
 EAX: Final = GENERAL.index("eax")
 EDX: Final = GENERAL.index("edx")
 DS: Final = SEGMENTS.index("ds")
@@ -93,7 +87,7 @@ def emulate_out(vm: VirtualMachine, trapped: Trapped) -> bool:
     port, size = access
     vm.board.clock.now = vm.real_tick[0]
     vm.board.bus.port_write(port, size, vm.gpr[EAX] & ACCUMULATOR_MASK[size])
-    vm.emulated_cycles += ACCESS_CYCLES
+    vm.emulated_cycles += vm.prices["io"]
     vm.retire(trapped.end)
     vm.check_power()
     return True
@@ -109,7 +103,7 @@ def emulate_in(vm: VirtualMachine, trapped: Trapped) -> bool:
     mask = ACCUMULATOR_MASK[size]
     value = vm.board.bus.port_read(port, size) & mask
     vm.gpr[EAX] = vm.gpr[EAX] & ~mask & 0xFFFF_FFFF | value
-    vm.emulated_cycles += ACCESS_CYCLES
+    vm.emulated_cycles += vm.prices["io"]
     vm.retire(trapped.end)
     return True
 
@@ -119,7 +113,7 @@ def emulate_cli(vm: VirtualMachine, trapped: Trapped) -> bool:
     if not _is_plain(vm) or vm.world.area is not None:
         return False
     vm.cpu.state.eflags &= ~EFLAGS_IF
-    vm.emulated_cycles += FLAG_CYCLES
+    vm.emulated_cycles += vm.prices["flags"]
     vm.retire(trapped.end)
     return True
 
@@ -131,7 +125,7 @@ def emulate_sti(vm: VirtualMachine, trapped: Trapped) -> bool:
     state = vm.cpu.state
     was_off = not state.eflags & EFLAGS_IF
     state.eflags |= EFLAGS_IF
-    vm.emulated_cycles += FLAG_CYCLES
+    vm.emulated_cycles += vm.prices["flags"]
     vm.retire(trapped.end)
     # The real CPU keeps it until the next instruction has retired.
     vm.real.interrupt_shadow = int(was_off)
@@ -150,7 +144,7 @@ def emulate_invlpg(vm: VirtualMachine, trapped: Trapped) -> bool:
         or not _is_plain(vm)
     ):
         return False
-    vm.emulated_cycles += INVLPG_CYCLES
+    vm.emulated_cycles += vm.prices["invlpg"]
     vm.cpu.invalidate_page((segment.base + vm.gpr[code[2] & 7]) & 0xFFFF_FFFF)
     vm.retire(trapped.end)
     return True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from emulator.core import Cpu
 from emulator.memory import Memory, parse_size
 from hypervisor.errors import HypervisorError
+from isa.cost import DEFAULT_MODEL, find_model, without_bus
 
 if TYPE_CHECKING:
     from emulator.result import Result
@@ -29,8 +30,14 @@ ZEROS: Final = bytes(PAGE)
 class Host:
     """A machine with `ram` bytes for its guests, and one CPU."""
 
-    def __init__(self, ram: str | int = "64M", guests: int = 1) -> None:
+    def __init__(
+        self, ram: str | int = "64M", guests: int = 1, *, cost_model: str = DEFAULT_MODEL
+    ) -> None:
+        """cost_model: the processor whose cycles machine time counts, by name (isa/cost.py)."""
+        self.cost_model = find_model(cost_model)
+        self.prices = self.cost_model.instruction_cycles  #: of instructions, by the `cost` column
         self.memory = Memory(parse_size(ram) + guests * OVERHEAD)
+        self.memory.set_costs(without_bus(self.cost_model))
         self.cpu = Cpu(self.memory.machine)
         # The shadows keep it from pages that are watched; whoever it is let to is let by us.
         self.cpu.set_watching(False)

@@ -41,6 +41,7 @@ from hypervisor.techniques import find_technique
 from hypervisor.techniques.base import Technique
 from hypervisor.variants import set_weights, sites_of
 from hypervisor.world import World
+from isa.cost import DEFAULT_MODEL
 from isa.table import ROWS
 
 DEFAULT_RAM: Final = "16M"
@@ -61,7 +62,7 @@ class VirtualMachine(Machine):
     program: loaded at once if given. gates: whether pass-through gates are used. virtualizable:
     makes the unsafe instructions, all or those named, trap on the real CPU. mmu: a memory
     virtualization, the technique's first if not given. The other options are those of `Machine`;
-    traces are hypervisor/trace.py's.
+    traces are hypervisor/trace.py's. cost_model: of the host, if it is this machine's own.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class VirtualMachine(Machine):
     ) -> None:
         self.technique = find_technique(technique) if isinstance(technique, str) else technique
         self.mmu = choose_memory(mmu, self.technique)
-        self.host = Host(ram) if host is None else host
+        wanted = options.pop("cost_model", "") or DEFAULT_MODEL
+        self.host = Host(ram, cost_model=wanted) if host is None else host
+        self.prices = self.host.prices  #: of the instructions that emulate.py does
         #: System calls may go to the guest's handler without an exit.
         self.passes_gates = gates and self.technique.kernel_in_ring_1
         self.turn_ended = False

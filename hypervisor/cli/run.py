@@ -8,8 +8,10 @@ loaded only when a technique asks for it; several.py runs more than one.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -62,6 +64,9 @@ class Options(NamedTuple):
     trace_file: str | None
     json: str | None
     stats: bool
+    cost_model: str
+    watch: bool
+    timeline: str | None
 
 
 @click.command(cls=RunCommand, short_help="Run a guest program.")
@@ -127,6 +132,19 @@ class Options(NamedTuple):
 )
 @click.option("--json", type=click.Path(), metavar="FILE", help="Write the result as JSON.")
 @click.option("--stats", is_flag=True, help="Print ticks, cycles and exits when the run ends.")
+@click.option("--watch", is_flag=True, help="Show exits by reason on stderr while it runs.")
+@click.option(
+    "--timeline",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write a page: guest, exits and hypervisor over machine time.",
+)
+@click.option(
+    "--cost-model",
+    default="",
+    metavar="NAME",
+    help="The processor whose cycles machine time counts: pentium4, current.",
+)
 def command(**given: Any) -> int:
     """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, or a name from `seventeen guests`.
 
@@ -152,6 +170,10 @@ def check(options: Options) -> str | None:
         raise click.UsageError("expected a PROGRAM; `seventeen run hello` is one")
     if options.machine not in MACHINES:
         raise click.UsageError(f"no machine {options.machine!r}; there is {', '.join(MACHINES)}")
+    if options.cost_model:
+        check_cost_model(options.cost_model)
+    if len(options.programs) > 1 and (options.watch or options.timeline):
+        raise click.UsageError("--watch and --timeline go with one PROGRAM")
     if options.technique == NATIVE:
         check_native(options)
         return None
@@ -171,6 +193,17 @@ def check(options: Options) -> str | None:
     return technique.variant
 
 
+def check_cost_model(name: str) -> None:
+    """UsageError for a cost model that is none."""
+    from isa.cost import find_model
+    from isa.errors import TableError
+
+    try:
+        find_model(name)
+    except TableError as error:
+        raise click.UsageError(str(error)) from None
+
+
 def check_native(options: Options) -> None:
     """What the bare machine has no use for."""
     such_as = ", ".join(TECHNIQUES)
@@ -182,6 +215,8 @@ def check_native(options: Options) -> None:
         )
     if options.mmu is not None:
         raise click.UsageError(f"--mmu goes with a --technique: {such_as}")
+    if options.timeline is not None:
+        raise click.UsageError(f"--timeline goes with a --technique: {such_as}")
     if options.trace:
         from hypervisor.trace import OWN_KINDS, techniques_for
 
@@ -197,8 +232,8 @@ def run(options: Options, program: Loadable) -> int:
     from hypervisor.cli.console import Console
     from hypervisor.cli.files import write_file
 
-    if options.json is not None:
-        write_file(options.json, b"")  # better to hear now than after the run that it cannot be
+    for path in filter(None, (options.json, options.timeline)):
+        write_file(path, b"")  # better to hear now than after the run that it cannot be
     with Console(options.trace_file) as console:
         machine = build_machine(
             options,
@@ -210,9 +245,10 @@ def run(options: Options, program: Loadable) -> int:
         load(machine, options, program)
         gc.freeze()  # what is loaded stays: looking through it once would cost 4 ms
         gc.enable()
-        start = time.perf_counter()
-        result = console.run(machine, options.max_ticks)
-        seconds = time.perf_counter() - start
+        with observed(options, machine, program.name):
+            start = time.perf_counter()
+            result = console.run(machine, options.max_ticks)
+            seconds = time.perf_counter() - start
     outcome = report.Outcome(program.name, options.technique, result, report.facts_of(machine))
     report.print_end(result, program.name)
     if options.stats:
@@ -222,11 +258,28 @@ def run(options: Options, program: Loadable) -> int:
     return result.status
 
 
+@contextlib.contextmanager
+def observed(options: Options, machine: Any, name: str) -> Iterator[None]:
+    """Have exits shown, or recorded, while the machine runs."""
+    with contextlib.ExitStack() as stack:
+        if options.timeline is not None:
+            from hypervisor.experiments.timeline import recorded
+
+            stack.enter_context(recorded(machine, name, options.technique, options.timeline))
+        if options.watch:
+            from hypervisor.cli.watch import watching
+
+            stack.enter_context(watching(machine))
+        yield
+
+
 def build_machine(options: Options, **streams: Any) -> Machine:
     """The machine that the options ask for; `streams` are more of the machine's own arguments."""
     from emulator.errors import MachineError
 
     keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": options.machine}
+    if options.cost_model:
+        keywords["cost_model"] = options.cost_model
     if options.rtc:
         keywords["rtc"] = parse_date(options.rtc)
     if options.virtualizable:

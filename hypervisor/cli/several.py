@@ -134,9 +134,11 @@ def build_host(options: Options, count: int) -> Host:
     from emulator.errors import MachineError
     from emulator.memory import parse_size
     from hypervisor.host import Host
+    from isa.cost import DEFAULT_MODEL
 
     try:
-        return Host(parse_size(options.ram) * count, guests=count)
+        wanted = options.cost_model or DEFAULT_MODEL
+        return Host(parse_size(options.ram) * count, guests=count, cost_model=wanted)
     except MachineError as error:
         raise StopError(Stop.USAGE, f"{count} times --ram: {error}") from None
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 def find(words: Sequence[str]) -> list[Subject] | None:
     """The programs named; None for none. StopError for what is neither file nor guest."""
-    return [_find(word) for word in words] or None
+    return [find_one(word) for word in words] or None
 
 
-def _find(word: str) -> Subject:
+def find_one(word: str) -> Subject:
+    """The program named; StopError for what is neither file nor guest."""
     from hypervisor.experiments.subjects import Subject, of_guest
     from isa.errors import AssemblyError
 
@@ -36,6 +37,16 @@ def _find(word: str) -> Subject:
         except AssemblyError as error:
             raise StopError(Stop.BAD_INPUT, str(error)) from None
     return subject
+
+
+def check_memories(names: Sequence[str]) -> None:
+    """UsageError for a memory virtualization that is none."""
+    from hypervisor.memory import MEMORIES
+
+    for name in names:
+        if name not in MEMORIES:
+            known = ", ".join(MEMORIES)
+            raise click.UsageError(f"no memory virtualization {name!r}; there is {known}")
 
 
 def check_techniques(names: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from hypervisor.experiments.lockstep import Divergence, first_difference
 from hypervisor.experiments.observe import NativeRun, Observation, compare
 from hypervisor.experiments.subjects import Image, Subject, find_subjects, variants
 from hypervisor.experiments.virtual import VirtualRun, native_run
-from hypervisor.techniques import TECHNIQUES, find_technique
+from hypervisor.techniques import TECHNIQUES, find_technique, kind_of
 from hypervisor.variants import sites_of
 
 EQUAL: Final = "equal"
@@ -39,11 +39,13 @@ class Column:
 
     technique: str
     virtualizable: bool | tuple[str, ...] = False  #: as `emulator.Machine` has it
+    mmu: str | None = None  #: a memory virtualization; None for the one the technique prefers
 
     def __str__(self) -> str:
+        words = self.technique + (f" --mmu {self.mmu}" if self.mmu else "")
         if isinstance(self.virtualizable, bool):
-            return f"{self.technique}{' --virtualizable' * self.virtualizable}"
-        return f"{self.technique} --virtualizable={','.join(self.virtualizable)}"
+            return f"{words}{' --virtualizable' * self.virtualizable}"
+        return f"{words} --virtualizable={','.join(self.virtualizable)}"
 
 
 class Rescue(NamedTuple):
@@ -86,9 +88,13 @@ class Matrix:
 
 
 def default_columns() -> tuple[Column, ...]:
-    """Every technique on the real ISA; the classical one on a repaired one, and the translator with
-    ring 3 in its cache."""
-    columns = [Column(name) for name in TECHNIQUES]
+    """Every technique on the real ISA, and with each memory virtualization that it goes with; the
+    classical one on a repaired ISA, and the translator with ring 3 in its cache."""
+    columns = [
+        Column(name, mmu=mmu if place else None)
+        for name in TECHNIQUES
+        for place, mmu in enumerate(kind_of(name).memories)
+    ]
     columns.insert(columns.index(Column("trap")) + 1, Column("trap", True))
     columns.insert(columns.index(Column("translate")) + 1, Column("translate --user"))
     return tuple(columns)
@@ -158,6 +164,7 @@ def _compare(subject: Subject, column: Column, native: _Reference, image: Image)
             ram=subject.ram,
             console_in=subject.input,
             virtualizable=column.virtualizable,
+            mmu=column.mmu,
         )
 
     # One tick more than native is enough to see that it goes on.

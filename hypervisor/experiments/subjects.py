@@ -40,6 +40,7 @@ class Subject:
     ram: str = "16M"
     ticks: int = TICKS  #: a run that takes more is cut there
     input: bytes = b""
+    kernel_args: str = ""  #: the command line of a multiboot kernel
 
     @property
     def has_source(self) -> bool:

@@ -1,4 +1,4 @@
-"""The cost model prices every row and event once, and its composition gives measured figures."""
+"""The cost models price every row and event once, from sources that are no nanobenchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from isa.cost import EVENT_CYCLES, INSTRUCTION_CYCLES, MODELS, PENTIUM4, Cost, check_model
+from isa.cost import (
+    BUS_EVENTS,
+    CURRENT,
+    EVENT_CYCLES,
+    INSTRUCTION_CYCLES,
+    MODELS,
+    PENTIUM4,
+    Cost,
+    check_model,
+    find_model,
+    without_bus,
+)
 from isa.errors import TableError
 
 
@@ -16,9 +27,10 @@ def test_every_preset_is_complete() -> None:
 
 
 def test_every_figure_has_a_source() -> None:
-    for cost in PENTIUM4.instructions + PENTIUM4.events:
-        assert cost.source, cost.key
-        assert cost.what, cost.key
+    for model in MODELS:
+        for cost in model.instructions + model.events:
+            assert cost.source, cost.key
+            assert cost.what, cost.key
 
 
 @pytest.mark.parametrize(
@@ -44,10 +56,29 @@ def test_models_have_the_same_events() -> None:
         check_model(replace(PENTIUM4, name="other", events=PENTIUM4.events[1:]))
 
 
-def test_events_add_up_to_what_was_measured() -> None:
-    """Adams and Agesen's native divzero, pgfault and in: 889, 1093 and 3209 cycles, within 5%."""
+def test_no_figure_comes_from_a_nanobenchmark() -> None:
+    for model in MODELS:
+        for cost in model.instructions + model.events:
+            assert "nanobenchmark" not in cost.source, (model.name, cost.key)
+
+
+def test_events_are_of_the_order_that_was_measured() -> None:
+    """Adams and Agesen's native divzero, pgfault and in: 889, 1093, 3209 cycles. Not fitted."""
     there = EVENT_CYCLES["exception_delivery"] + EVENT_CYCLES["ring_change"]
     back = INSTRUCTION_CYCLES["iret"] + EVENT_CYCLES["ring_change"]
-    assert there + back == pytest.approx(889, rel=0.05)
-    assert there + back + EVENT_CYCLES["page_fault"] == pytest.approx(1093, rel=0.05)
-    assert INSTRUCTION_CYCLES["io"] + EVENT_CYCLES["port_access"] == pytest.approx(3209, rel=0.05)
+    assert there + back == pytest.approx(889, rel=0.5)
+    assert there + back + EVENT_CYCLES["page_fault"] == pytest.approx(1093, rel=0.5)
+    assert INSTRUCTION_CYCLES["io"] + EVENT_CYCLES["port_access"] == pytest.approx(3209, rel=0.5)
+
+
+def test_a_model_is_found_by_name() -> None:
+    assert [find_model(model.name) for model in MODELS] == list(MODELS)
+    with pytest.raises(TableError, match="no cost model 'abacus'; there is pentium4, current"):
+        find_model("abacus")
+
+
+def test_without_a_bus_nothing_else_changes() -> None:
+    virtual = without_bus(CURRENT)
+    assert virtual.instructions == CURRENT.instructions
+    for key, cycles in CURRENT.event_cycles.items():
+        assert virtual.event_cycles[key] == (0 if key in BUS_EVENTS else cycles)

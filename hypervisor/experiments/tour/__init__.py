@@ -158,6 +158,13 @@ TOUR: Final = (
         "seventeen run --technique hardware --mmu shadow --stats paging",
         "SOURCE",
     ),
+    Stop(
+        "what it costs",
+        "comparison",
+        "show",
+        "An IN costs less than natively, and yet it exits. What is it that native pays for?",
+        "seventeen compare in callret ptemod --repeat 1 --html report.html",
+    ),
 )
 
 
