@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 DEBUG: Final = 1
+STACK_FAULT: Final = 12
 PAGE_FAULT: Final = 14
 SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})
 SOFTWARE: Final = int(EventKind.SOFTWARE)
@@ -201,6 +202,8 @@ class Translate(Technique):
         """The source is not mapped, to us or to anyone: then its fetch will say so."""
         if record.vector == PAGE_FAULT and vm.fill_shadow(record):
             return Outcome.RESUME
+        if record.vector == STACK_FAULT:
+            return vm.interpret("stack that ends")  # it has come by a gate
         return self._changed(vm, record)
 
     def _revert(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome:

@@ -1,0 +1,118 @@
+"""Kernels written to show what a translator may get wrong, by name.
+
+Most are test_translate.py's own; the others are for mutants that nothing else noticed. Read
+killers_translate.py for who runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.translator import layout
+from tests.hypervisor import test_translate as written
+from tests.hypervisor.kernel_code import FRAMES, prepare
+from tests.hypervisor.kernel_guests import KernelGuest
+from tests.hypervisor.kernel_memory import enable
+from tests.hypervisor.kernel_world import (
+    DATA,
+    GDT,
+    IDT,
+    KDATA,
+    SPARE,
+    STACK_TOP,
+    TRACE_LEFT,
+    descriptor,
+)
+from tests.hypervisor.test_translate import guest_of, in_ring_3
+from tests.hypervisor.written_tables import TF, store
+
+
+def into_the_cache() -> KernelGuest:
+    """Jumps to where the cache and the translator's words lie: nothing is there for a guest."""
+    places = (layout.CODE, layout.CODE + 0x10, layout.AREA, layout.KERNEL_TARGETS, 0xFFFF_FFF0)
+    steps = [f"mov eax, {place}\njmp eax" for place in places]
+    stores = [f"mov eax, {place}\nmov [eax], eax" for place in places]
+    calls = [in_ring_3(step) for step in (*steps, *stores)]
+    return guest_of(enable(0), *stores, *calls, *steps)
+
+
+#: A loop that can run in place, as a procedure: its RET is an edge.
+LOOP: Final = (
+    "jmp .begin\n.loop: mov ecx, 12\n.more: add edx, ecx\ndec ecx\njnz .more\nret\n.begin:"
+)
+
+
+def regions() -> KernelGuest:
+    """A loop runs in place; then ring 3 executes its edge, steps through it, and raises INT 1."""
+    int_1 = f"mov byte [{IDT + 8 + 5}], 0xEE"
+    call = "call .loop\ncall .loop"
+    stepped = f"mov dword [{TRACE_LEFT}], 30"
+    return guest_of(
+        f"{enable(0)}\n{LOOP}\n{call}\n{in_ring_3(call)}\n{call}",
+        f"{LOOP}\n{call}\n{int_1}\n{in_ring_3('mov edx, 5', 'int 1', call)}\n{call}",
+        f"{LOOP}\n{call}\n{stepped}\n{in_ring_3(f'push {TF | 2}', 'popf', call, 'push 2', 'popf')}",
+        f"{LOOP}\n{call}\nmov eax, {DATA}\nmov dr0, eax\nmov eax, 0xD0402\nmov dr7, eax\n{call}\n"
+        f"mov [{DATA}], eax\nmov ebx, dr0\nmov ebp, dr6\nmov [{DATA + 8}], ebx\n"
+        f"mov [{DATA + 12}], ebp\nmov eax, 0x400\nmov dr7, eax\n{call}\nmov ebx, dr0\n"
+        f"mov ebp, dr6\nmov [{DATA + 16}], ebx\nmov [{DATA + 20}], ebp",
+        f"{LOOP}\n{call}\nmov byte [.more], 0x11\n{call}",  # adc, from now on
+    )
+
+
+def gs_again() -> KernelGuest:
+    """GS loaded with what it has, with what it had, and after its descriptor has changed."""
+    load = "mov eax, {0}\nmov gs, ax\nmov [{1}], gs\n"
+    plain = [load.format(s, DATA + 4 * n) for n, s in enumerate((KDATA, 0, KDATA, KDATA, 0, 3, 0))]
+    spare = [
+        store(GDT + SPARE, descriptor(base, 0xFFFFF, 0x93))
+        + "\n" + load.format(SPARE, DATA + 64)
+        + f"mov eax, [gs:{0x400}]\nadd [{DATA + 68}], eax"
+        for base in (DATA, DATA + 0x1000, DATA)
+    ]  # fmt: skip
+    return guest_of(enable(0), "\n".join(plain), *spare, "\n".join(spare), *plain)
+
+
+def checked_under_a_short_stack() -> KernelGuest:
+    """Code that checks itself, beyond the end of the stack's segment or in one with a base."""
+    write = f"mov byte [{FRAMES + 0x40}], 0x42\nmov byte [{FRAMES + 0x41}], 0xC3\n"
+    mix = "\n".join(f"mov byte [{FRAMES + 0x800 + n}], {n}\ncall .there" for n in range(24))
+    there = f"jmp .begin\n.there: mov eax, {FRAMES + 0x40}\ncall eax\nret\n.begin:\n"
+
+    def under(base: int, limit: int) -> str:
+        return (
+            f"{store(GDT + SPARE, descriptor(base, limit, 0x93))}\nmov eax, {SPARE}\n"
+            f"mov ss, ax\nmov esp, {STACK_TOP - base}\n{write}{mix}\n"
+            f"mov byte [{FRAMES + 0x40}], 0x43\ncall .there\nmov eax, {KDATA}\nmov ss, ax\n"
+            f"mov esp, {STACK_TOP}"
+        )
+
+    return guest_of(
+        prepare(),
+        f"{there}{write}{mix}\n{under(0, STACK_TOP >> 12)}",
+        f"{there}{under(0, STACK_TOP >> 12)}",
+        f"{there}{under(0x1000, 0xFFFFF)}",
+    )
+
+
+TRANSLATED: Final[dict[str, Callable[[], KernelGuest]]] = {
+    "what pops": lambda: guest_of(enable(0), *written.popping_steps()),
+    "what reaches": lambda: guest_of(enable(0), *written.reaching_steps()[::5]),
+    "what reaches, write-protected": lambda: guest_of(
+        enable(0), written.WRITE_PROTECTED, *written.reaching_steps()[::7]
+    ),
+    "the vector of translations": lambda: written.vector_guest(0xEE),
+    "GS through gates": written.gs_guest,
+    "IRET within the kernel": written.iret_guest,
+    "IRET with NT": lambda: written.iret_guest(*written.IRET_ENDS[0]),
+    "IRET to an absent CS": lambda: written.iret_guest(*written.IRET_ENDS[1]),
+    "ring 3's pages": written.pages_guest,
+    "into the cache": into_the_cache,
+    "regions": regions,
+    "GS again": gs_again,
+    "checked under a short stack": checked_under_a_short_stack,
+    **{
+        f"interrupts {shift} later": lambda shift=shift: written.interrupted(shift)  # type: ignore[misc]
+        for shift in range(0, written.PERIOD, 16)
+    },
+}
