@@ -23,7 +23,11 @@ KILLERS: Final = SUITE.read()
 KINDS: Final = ("kernel", "user", "link back", "mixed")
 #: What a mutant that is to survive is held to; the deep tier takes more.
 SAMPLE: Final = (
-    *(Killer(kind, str(seed)) for kind in ("kernel", "user", "storm", "plain") for seed in range(2)),
+    *(
+        Killer(kind, str(seed))
+        for kind in ("kernel", "user", "storm", "plain")
+        for seed in range(2)
+    ),
 )
 MUST_DIE: Final = [m for m in SUITE.mutants if not m.survives]
 SURVIVORS: Final = [m for m in SUITE.mutants if m.survives]
