@@ -36,7 +36,7 @@ from tests.hypervisor.written_kernels import KERNELS, written_kernel
 
 USER: Final = "translate --user"
 #: Kernels whose steps lie at the same addresses, and a tick at which the second runs them.
-RESTORED: Final = (0, 3)
+RESTORED: Final = (1, 4)
 RESTORED_AT: Final = 150
 GUESTS: Final = ("selfmod", "rings", "paging", "hello", "kprobe_popf", "kprobe_pushf")
 #: How many of each kind are tried, after all that have a name.

@@ -14,18 +14,23 @@ from tests.hypervisor import test_translate as written
 from tests.hypervisor.kernel_code import FRAMES, prepare
 from tests.hypervisor.kernel_guests import KernelGuest
 from tests.hypervisor.kernel_memory import enable
+from tests.hypervisor.kernel_steps import IF
 from tests.hypervisor.kernel_world import (
     DATA,
     GDT,
     IDT,
+    KCODE,
     KDATA,
+    SCRATCH,
+    SOFTWARE,
     SPARE,
     STACK_TOP,
     TRACE_LEFT,
+    UDATA,
     descriptor,
 )
 from tests.hypervisor.test_translate import guest_of, in_ring_3
-from tests.hypervisor.written_tables import TF, store
+from tests.hypervisor.written_tables import GATE, TF, install, store, visit
 
 
 def into_the_cache() -> KernelGuest:
@@ -95,6 +100,42 @@ def checked_under_a_short_stack() -> KernelGuest:
     )
 
 
+def behind_a_gate() -> KernelGuest:
+    """What a handler sees, and leaves, that was entered without an exit."""
+    keep = f"push cs\npop dword [ss:{SCRATCH}]\nmov [ss:{SCRATCH + 4}], gs\nsmsw [ss:{SCRATCH + 8}]"
+    reads = f"mov eax, [gs:0x1010]\nadd [ss:{SCRATCH + 12}], eax"
+    handlers = "\n".join((
+        "jmp .begin",
+        ".clears: and dword [esp + 8], ~0x200\niret",
+        f".looks: sgdt [ss:{DATA + 0x40}]\n{keep}\n{reads}\nint {SOFTWARE}\n{keep}\niret",
+        f".stays: pushf\npush cs\npush .here\niret\n.here: {keep}\niret",
+        ".begin:",
+    ))  # fmt: skip
+    edit = store(GDT + SPARE, descriptor(DATA, 0xFFFFF, 0xF3))
+    loads = [f"mov eax, {s}\nmov gs, ax\nint {GATE}" for s in (SPARE | 3, UDATA, 0, SPARE | 3)]
+    calls = (f"int {GATE}", f"int {GATE}", *loads, f"int {GATE}", "inc edx")
+    steps = [
+        "\n".join((edit, handlers, install(name), visit(IF, *calls), visit(IF, *calls)))
+        for name in (".looks", ".stays", ".clears")
+    ]
+    return guest_of(enable(0), *steps, f"mov dword [{DATA + 0x1010}], 5", *steps)
+
+
+def changes_in_a_segment() -> KernelGuest:
+    """Code that rewrites itself where CS has a base, and no page begins at offset 0."""
+    base, inside = 0x1010, "mov ecx, 4"
+    change = f".again: mov eax, 1\nadd edx, eax\ninc byte [cs:.again + 1 - {base}]"
+    by_ds = ".again: mov eax, 1\nadd edx, eax\ninc byte [.again + 1]"
+    return guest_of(
+        store(GDT + SPARE, descriptor(base, 0xFFFFF, 0x9B)) + "\nmov edx, 0",
+        *(
+            f"jmp {SPARE}:.inside - {base}\n.inside: {inside}\n{code}\nloop .again\n"
+            f"jmp {KCODE}:.outside\n.outside: mov [{DATA + 0x80}], edx"
+            for code in (by_ds, change)
+        ),
+    )
+
+
 TRANSLATED: Final[dict[str, Callable[[], KernelGuest]]] = {
     "what pops": lambda: guest_of(enable(0), *written.popping_steps()),
     "what reaches": lambda: guest_of(enable(0), *written.reaching_steps()[::5]),
@@ -110,6 +151,8 @@ TRANSLATED: Final[dict[str, Callable[[], KernelGuest]]] = {
     "into the cache": into_the_cache,
     "regions": regions,
     "GS again": gs_again,
+    "behind a gate": behind_a_gate,
+    "changes in a segment": changes_in_a_segment,
     "checked under a short stack": checked_under_a_short_stack,
     **{
         f"interrupts {shift} later": lambda shift=shift: written.interrupted(shift)  # type: ignore[misc]
