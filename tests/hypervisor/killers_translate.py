@@ -57,7 +57,7 @@ def parse(text: str) -> Killer:
 def everything(most: int = 1 << 30) -> Iterator[Killer]:
     """All killers, at most so many of each kind's numbers."""
     yield from (Killer("guest", name) for name in GUESTS)
-    for kind in ("kernel", "user", "link back", "mixed"):
+    for kind in ("kernel", "user", "link back", "mixed", "adaptive"):
         yield from (Killer(kind, name) for name in TRANSLATED)
     yield from (Killer("restored", way) for way in WAYS)
     counts = {kind: min(count, most) for kind, count in REACH.items()}

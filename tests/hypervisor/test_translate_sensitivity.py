@@ -20,7 +20,7 @@ from tests.hypervisor.mutants_translate import HANDLERS
 from tests.hypervisor.translated_kernels import TRANSLATED
 
 KILLERS: Final = SUITE.read()
-KINDS: Final = ("kernel", "user", "link back", "mixed")
+KINDS: Final = ("kernel", "user", "link back", "mixed", "adaptive")
 #: What a mutant that is to survive is held to; the deep tier takes more.
 SAMPLE: Final = (
     *(

@@ -11,7 +11,7 @@ from typing import Final
 
 from hypervisor.translator import layout
 from tests.hypervisor import test_translate as written
-from tests.hypervisor.kernel_code import FRAMES, prepare
+from tests.hypervisor.kernel_code import FRAMES, SLOTS, entry_of, prepare
 from tests.hypervisor.kernel_guests import KernelGuest
 from tests.hypervisor.kernel_memory import enable
 from tests.hypervisor.kernel_steps import IF
@@ -136,6 +136,59 @@ def changes_in_a_segment() -> KernelGuest:
     )
 
 
+#: A store to tables that is done again and again, so that it becomes adaptive.
+SET: Final = "jmp .begin\n.set: mov [ebx], eax\nret\n.begin:"
+
+
+_ENTRY, _FAR = entry_of(0, SLOTS), entry_of(0, SLOTS + 0x20000)
+_OTHER: Final = FRAMES + 0x1000
+_READS: Final = f"mov eax, [{SLOTS + 0x20000}]\nadd [{DATA + 0x24}], eax"
+
+
+def _put(at: int, value: int) -> str:
+    return f"mov ebx, {at}\nmov eax, {value}\ncall .set"
+
+
+def _through(base: int, limit: int, access: int, big: int) -> str:
+    """Stores to a table through FS, in a loop and apart."""
+    spare = descriptor(base, limit, access) & ~(1 << 55) | big << 55
+    return "\n".join((
+        store(GDT + SPARE, spare), f"mov eax, {SPARE}\nmov fs, ax",
+        *(f"mov ebx, {at - base}\nmov dword [fs:ebx], {FRAMES | 7}" for at in (_FAR, _FAR + 8)),
+        f"mov ecx, 12\n.more: mov ebx, {_FAR - base}\nlea ebx, [ebx + ecx * 4]\n"
+        f"mov dword [fs:ebx], {_OTHER | 7}\nloop .more",
+        f"mov ebx, {_FAR + 16 - base}\nmov dword [fs:ebx], {FRAMES | 7}",
+        _READS,
+    ))  # fmt: skip
+
+
+def adaptive_stores() -> KernelGuest:
+    """One store writes to tables: of data, of code that runs, and through all kinds of segments."""
+    routines = "\n".join(  # add al, n; ret
+        f"mov dword [{frame + 0x40}], {0xC3000000 | n << 8 | 0x04}\nmov byte [{frame + 0x42}], 0xC3"
+        for n, frame in ((3, FRAMES), (5, _OTHER))
+    )
+    unused = "\n".join(_put(_FAR + 4 * n, FRAMES | 7) for n in range(12))
+    look = f"mov eax, 0\ncall {SLOTS + 0x40}\nadd [{DATA + 0x20}], eax"
+    moves = "\n".join(
+        "\n".join((unused, _put(_ENTRY, frame | 7), flush, look))
+        for flush in (f"invlpg [{SLOTS}]", "mov eax, cr3\nmov cr3, eax")
+        for frame in (FRAMES, _OTHER, FRAMES)
+    )
+    touched = "\n".join(
+        "\n".join((unused, _put(_FAR, frame | 7), f"invlpg [{SLOTS + 0x20000}]", _READS))
+        for frame in (FRAMES, _OTHER, FRAMES)
+    )
+    end = _FAR + 20  # within the table's page, so that some stores are beyond
+    segments = [
+        _through(0, 0xFFFFF, 0x93, 1), _through(0x1000, 0xFFFFF, 0x93, 1),
+        _through(0, end, 0x93, 0), _through(0, end, 0x97, 0), _through(0, 0xFFFFF, 0x91, 1),
+    ]  # fmt: skip
+    start = f"{prepare()}\n{routines}"
+    return guest_of(start, f"{SET}\n{moves}", f"{SET}\n{touched}", *segments,
+                    f"{SET}\n{moves}")  # fmt: skip
+
+
 TRANSLATED: Final[dict[str, Callable[[], KernelGuest]]] = {
     "what pops": lambda: guest_of(enable(0), *written.popping_steps()),
     "what reaches": lambda: guest_of(enable(0), *written.reaching_steps()[::5]),
@@ -151,6 +204,7 @@ TRANSLATED: Final[dict[str, Callable[[], KernelGuest]]] = {
     "into the cache": into_the_cache,
     "regions": regions,
     "GS again": gs_again,
+    "adaptive stores": adaptive_stores,
     "behind a gate": behind_a_gate,
     "changes in a segment": changes_in_a_segment,
     "checked under a short stack": checked_under_a_short_stack,
