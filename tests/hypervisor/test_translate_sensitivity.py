@@ -2,11 +2,13 @@
 
 As test_sensitivity.py, of the translator: killers_translate.py says what a check is,
 killers_translate.txt which kills which. A mutant that nothing can notice has a reason; then nothing
-may notice it.
+may notice it. undecided_translate.txt lists those for which neither has been found yet: nothing is
+known of the tests there. It must get shorter.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,6 +19,7 @@ from tests.hypervisor.killers import Killer
 from tests.hypervisor.killers_translate import notices, prepare
 from tests.hypervisor.mutants import Mutant
 from tests.hypervisor.mutants_translate import HANDLERS
+from tests.hypervisor.survivors_translate import SURVIVORS as REASONS
 from tests.hypervisor.translated_kernels import TRANSLATED
 
 KILLERS: Final = SUITE.read()
@@ -29,7 +32,10 @@ SAMPLE: Final = (
         for seed in range(2)
     ),
 )
-MUST_DIE: Final = [m for m in SUITE.mutants if not m.survives]
+UNDECIDED: Final = frozenset(
+    Path(__file__).with_name("undecided_translate.txt").read_text(encoding="utf-8").splitlines()
+)
+MUST_DIE: Final = [m for m in SUITE.mutants if not m.survives and m.name not in UNDECIDED]
 SURVIVORS: Final = [m for m in SUITE.mutants if m.survives]
 
 
@@ -73,6 +79,9 @@ def test_names_are_unique_and_killers_are_of_mutants() -> None:
     names = [mutant.name for mutant in SUITE.mutants]
     assert len(names) == len(set(names))
     assert set(KILLERS) == {mutant.name for mutant in MUST_DIE}
+    assert set(names) >= UNDECIDED
+    assert not UNDECIDED & {mutant.name for mutant in SURVIVORS}
+    assert set(names) >= set(REASONS)
 
 
 def test_every_handler_has_a_mutant() -> None:
