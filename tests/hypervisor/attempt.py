@@ -41,7 +41,7 @@ def first_to_notice(
 def _run_until(
     change: Change, notices: Sequence[Notice], seconds: float
 ) -> tuple[int, tuple[int, str] | None]:
-    """Run them in one process, to the first that notices or hangs: its number, and what it found."""
+    """Run them in one process, to the first that notices or hangs: which, and what it found."""
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,6 +1,7 @@
 """Find killers of the translator's mutants: python -m tests.hypervisor.find_killers_translate
 
-With the options of find_killers.py: --new --write for those of undecided_translate.txt. Read killers_translate.py for what a killer is.
+With the options of find_killers.py: --new --write for those of undecided_translate.txt. Read
+killers_translate.py for what a killer is.
 """
 
 from __future__ import annotations
