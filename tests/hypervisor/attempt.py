@@ -29,6 +29,8 @@ def first_to_notice(
     change: Change, notices: Sequence[Notice], seconds: float = SECONDS
 ) -> tuple[int, str] | None:
     """Which notices a change first, and what. None does if they all return nothing, or hang."""
+    with pytest.MonkeyPatch.context() as patch:
+        change(patch)  # one that cannot be made must not pass for one that was noticed
     at = 0
     while at < len(notices):
         hung, found = _run_until(change, notices[at:], seconds)
