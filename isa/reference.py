@@ -38,6 +38,12 @@ TRAPS: Final = {
     "io": "#GP(0) if CPL > IOPL and the TSS's bitmap does not allow the port",
     "tsd": "#GP(0) if CPL > 0 and CR4.TSD = 1",
 }
+#: What a translator makes of a kernel's instruction, by the `translation` column.
+TRANSLATED: Final = {
+    "identical": "",
+    "code": "code without an exit, in a translation",
+    "callout": "a callout, in a translation",
+}
 #: Sections of Robin and Irvine (2000) as the `cite` column abbreviates them.
 SECTIONS: Final = {
     "3A": "3.2.1, sensitive register instructions",
@@ -118,11 +124,12 @@ def _instruction_line(row: Row, first: bool) -> list[str]:
         TRAPS.get(row.privilege, ""),
         row.verdict + (f" ({row.sensitive})" if row.sensitive else ""),
         str(INSTRUCTION_CYCLES[row.cost]),
+        "" if row.translation == "identical" else row.translation,
     ]
 
 
 def _instruction_lines() -> Iterator[str]:
-    header = "mnemonic|opcode|operands|what|writes|undefined|traps|class|cycles"
+    header = "mnemonic|opcode|operands|what|writes|undefined|traps|class|cycles|translated"
     yield from _table(
         header,
         (
@@ -187,7 +194,9 @@ Rendered from `isa/table.py`, `isa/exceptions.py` and `isa/cost.py` by `make ref
 A); `isa/row.py` explains both. A flag "undefined" is not compared with silicon. Classes are Popek
 and Goldberg's (1974): a sensitive instruction reads (behaviour) or changes (control) the machine's
 configuration; a privileged one traps where it is not allowed; an unsafe one is sensitive and does
-not trap.
+not trap. "Translated" says what the technique `translate` makes of a kernel's instruction, if not
+the same bytes: code that needs no exit (for usual operands, and not to load SS), or a callout;
+`make bench` times them.
 """
 
 _UNSAFE: Final = """\
@@ -306,6 +315,7 @@ def _facts(row: Row) -> dict[str, str]:
         "reads": flag_names(row.reads),
         "undefined": _undefined_text(row.undefined),
         "cycles": str(INSTRUCTION_CYCLES[row.cost]),
+        "becomes": TRANSLATED[row.translation],
         "source": f"Robin and Irvine 2000, {SECTIONS[section]}: {name}" if row.cite else "",
     }
 

@@ -3,7 +3,8 @@
 A page whose stores are interpreted, for it holds code, is slow if it holds a stack as well. After
 MOST_STORES of them its units are made anew: each compares its source with what it was made of, by
 loads that change no flag, whenever it is entered, and ends where it may have stored. Then stores to
-the page need no watching at all. The source is reached through SS, which must have base 0.
+the page need no watching at all. The source is reached through SS, which must
+reach it all (engine.py).
 """
 
 from __future__ import annotations

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import ffi
 from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF
-from hypervisor.segments import BIG, CS, KERNEL_RING, SS
+from hypervisor.segments import BIG, CS, EXPAND_DOWN, KERNEL_RING, SS
 from hypervisor.translator import layout
 from hypervisor.translator.adaptive import Adaptive
 from hypervisor.translator.area import TranslatorArea
 from hypervisor.translator.builder import build, read_source
 from hypervisor.translator.cache import Cache
 from hypervisor.translator.coherence import Coherence
+from hypervisor.translator.forms import FLAT_LIMIT
 from hypervisor.translator.gate import build_gate
 from hypervisor.translator.linkback import Regions
 from hypervisor.translator.unit import Context
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 STI: Final = "sti"
 CONTROLS: Final = struct.Struct("=4I")  #: CR0, CR2, CR3, CR4 as CpuState has them
 CONTROLS_AT: Final = ffi.offsetof("CpuState", "cr0")
+
+
+def reaches_all(stack: Any) -> bool:
+    """Can units that check themselves (check.py) read all code through a guest's SS?"""
+    return bool(not stack.base and stack.limit == FLAT_LIMIT and not stack.attributes & EXPAND_DOWN)
 
 
 class Translator:
@@ -147,7 +153,9 @@ class Translator:
         if state.eflags & (EFLAGS_TF | EFLAGS_RF) or state.dr[7] & DR7_ENABLED:
             return False
         stack = state.seg[SS]
-        return bool(stack.attributes & BIG) and not (stack.base and self.coherence.mixed)
+        if not stack.attributes & BIG:
+            return False
+        return not self.coherence.mixed or reaches_all(stack)
 
     def _entry(self, eip: int, *, jumped: bool) -> int | None:
         """Where the translation of an EIP is entered; None if nothing can be fetched there."""

@@ -237,15 +237,49 @@ SENSITIVE = (
     Repeated("lar ecx, eax"),
     Repeated("lsl ecx, eax"),
     Repeated("verr ax"),
+    Repeated("verw ax"),
     Repeated("in al, dx"),
     Repeated("out dx, al"),
+    Repeated("outsb"),
     Repeated("mov cr3, eax", argument="page_directory", paging=True),
     Repeated("invlpg [ebx]", paging=True),
+    Repeated("mov ss, ax"),
+    Repeated("lds ecx, [ss:ebx]"),
+    Repeated("sgdt [ebx]", "lgdt [ebx]", title="lgdt [ebx]; sgdt"),
+    Repeated("sidt [ebx]", "lidt [ebx]", title="lidt [ebx]; sidt"),
+    Repeated("lldt ax", argument="0"),
+    Repeated("lmsw ax", argument="1"),
+    Repeated("clts"),
+    Repeated("mov dr0, eax"),
+    Repeated("mov eax, dr0"),
+    Repeated("mov ecx, 0x10", "rdmsr", title="rdmsr; mov ecx, 0x10"),
+    Repeated("mov ecx, 0x10", "wrmsr", title="wrmsr; mov ecx, 0x10"),
+    Repeated("wbinvd"),
+    Repeated("into"),
+    Repeated("jumped_far", title="jmp 8:0"),
+    Repeated("call KERNEL_CODE:nothing_far", title="call 8:0; retf"),
     Repeated("int 0x80", title="int 0x80; iret"),
     Repeated("returned", title="iret; 3 pushes"),
     Repeated("call nothing", title="call $; ret"),
     Repeated("call eax", argument="nothing", title="call eax; ret"),
 )
+
+
+#: Mnemonics of what is translated, but not timed.
+NOT_TIMED = {
+    **dict.fromkeys(("jcc", "loop", "loopz", "loopnz", "jecxz"), "part of computing"),
+    **dict.fromkeys(("les", "lfs", "lgs", "lss"), "as lds"),
+    **dict.fromkeys(("outsw", "outsd", "insb", "insw", "insd"), "as outsb"),
+    "hlt": "waits",
+    "ltr": "takes a TSS once",
+    "int3": "as int 0x80",
+}
+
+
+def timed() -> set[str]:
+    """Mnemonics of what is timed."""
+    parts = [part for what in SENSITIVE for part in (what.title or what.first).split("; ")]
+    return {part.split()[0] for part in parts}
 
 
 def becomes(what: Repeated) -> str:

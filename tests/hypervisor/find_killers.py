@@ -1,8 +1,8 @@
 """Find a killer for each mutant: python -m tests.hypervisor.find_killers [--write] [WORD...]
 
-Those of killers.txt come first, then whatever has killed another mutant, then all. --write keeps
-what was found. Words choose the mutants whose names hold one of them. Read killers.py for what a
-killer is.
+Those of killers.txt come first, then whatever has killed another mutant, then all; each attempt has
+a process of its own. --write keeps what was found. Words choose the mutants whose names hold one of
+them. Read killers.py for what a killer is. find_killers_translate.py does it for the translator.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-import pytest
-
-from tests.hypervisor.killers import SPECIAL, Killer, notices
+from tests.hypervisor import killers
+from tests.hypervisor.attempt import first_to_notice
+from tests.hypervisor.killers import SPECIAL, Killer
 from tests.hypervisor.mutants import Mutant
 from tests.hypervisor.mutants_exits import EXIT_MUTANTS
 from tests.hypervisor.mutants_memory import MEMORY_MUTANTS
@@ -44,18 +46,48 @@ REACH: Final = {
 }  # fmt: skip
 
 
-def read_killers() -> dict[str, Killer]:
-    """The known killer of each mutant, by its name."""
-    lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
-    pairs = [line.split(" | ", 1) for line in lines if line and not line.startswith("#")]
-    return {name: Killer.parse(killer.strip()) for killer, name in pairs}
+AT_ONCE: Final = 60  #: attempts that are prepared together
 
 
-def write_killers(killers: dict[str, Killer]) -> None:
-    """Keep them, in the order of the mutants."""
-    lines = [f"{killers[m.name]!s:<20} | {m.name}" for m in MUTANTS if m.name in killers]
-    head = "# Which check kills which mutant: python -m tests.hypervisor.find_killers --write"
-    FILE.write_text("\n".join([head, *lines, ""]), encoding="utf-8")
+class Suite(NamedTuple):
+    """Mutants, and what is to kill them."""
+
+    file: Path  #: with the known killer of each
+    mutants: Sequence[Mutant]
+    everything: Callable[[], Iterator[Killer]]
+    parse: Callable[[str], Killer]
+    prepare: Callable[[Killer], None]
+    notices: Callable[[Killer], str]
+
+    def read(self) -> dict[str, Killer]:
+        """The known killer of each mutant, by its name."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        pairs = [line.split(" | ", 1) for line in lines if line and not line.startswith("#")]
+        return {name: self.parse(killer.strip()) for killer, name in pairs}
+
+    def write(self, known: dict[str, Killer]) -> None:
+        """Keep them, in the order of the mutants."""
+        lines = [f"{known[m.name]!s:<20} | {m.name}" for m in self.mutants if m.name in known]
+        module = Path(sys.argv[0]).stem
+        head = f"# Which check kills which mutant: python -m tests.hypervisor.{module} --write"
+        self.file.write_text("\n".join([head, *lines, ""]), encoding="utf-8")
+
+    def find(self, mutant: Mutant, first: list[Killer]) -> tuple[Killer, str] | None:
+        """Who kills it, and what was noticed."""
+        waiting = dict.fromkeys((*first, *self.everything()))
+        while waiting:
+            some = list(islice(waiting, AT_ONCE))
+            for killer in some:
+                self.prepare(killer)
+            found = first_to_notice(mutant.change, [partial(self.notices, k) for k in some])
+            if found is None:
+                waiting = dict.fromkeys(list(waiting)[len(some) :])
+                continue
+            number, words = found
+            if not self.notices(some[number]):
+                return some[number], words
+            waiting = dict.fromkeys(list(waiting)[number + 1 :])
+        return None
 
 
 def everything() -> Iterator[Killer]:
@@ -76,45 +108,33 @@ def written() -> Iterator[Killer]:
     yield from (Killer("interpret", name) for name in WITH_INTERPRETED)
 
 
-def find(mutant: Mutant, first: list[Killer]) -> tuple[Killer, str] | None:
-    """Who kills it, and what was noticed."""
-    tried = set()
-    for killer in (*first, *everything()):
-        if killer in tried:
-            continue
-        tried.add(killer)
-        with pytest.MonkeyPatch.context() as patch:
-            mutant.change(patch)
-            found = notices(killer)
-        if found and not notices(killer):
-            return killer, found
-    return None
+SUITE: Final = Suite(FILE, MUTANTS, everything, Killer.parse, killers.prepare, killers.notices)
 
 
-def main() -> None:
+def main(suite: Suite = SUITE) -> None:
     """Look for killers, and say who was found."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--write", action="store_true", help="keep them in killers.txt")
+    parser.add_argument("--write", action="store_true", help="keep them in the list")
     parser.add_argument("--new", action="store_true", help="only mutants without a known killer")
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
-    killers = read_killers()
-    for mutant in MUTANTS:
+    known = suite.read()
+    for mutant in suite.mutants:
         if options.words and not any(word in mutant.name for word in options.words):
             continue
-        if mutant.survives or (options.new and mutant.name in killers):
+        if mutant.survives or (options.new and mutant.name in known):
             continue
         start = time.monotonic()
-        common = [killer for killer, _ in Counter(killers.values()).most_common()]
-        known = [killers[mutant.name]] if mutant.name in killers else []
-        found = find(mutant, [*known, *common])
-        killers.pop(mutant.name, None)
+        common = [killer for killer, _ in Counter(known.values()).most_common()]
+        own = [known[mutant.name]] if mutant.name in known else []
+        found = suite.find(mutant, [*own, *common])
+        known.pop(mutant.name, None)
         if found is not None:
-            killers[mutant.name] = found[0]
+            known[mutant.name] = found[0]
         words = f"{found[0]}: {found[1][:150]}" if found else "SURVIVES"
         print(f"{mutant.name}: {words} ({time.monotonic() - start:.1f} s)", flush=True)
         if options.write:
-            write_killers(killers)
+            suite.write(known)
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def prepare(killer: Killer) -> None:
         session_case()
     elif killer.kind.startswith("hostile"):
         attacks()
-        _arenas(killer.kind.removeprefix("hostile "))
+        arenas(killer.kind.removeprefix("hostile "))
 
 
 # -- Attacks ---------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def attacks() -> tuple[Setup, ...]:
 
 
 @cache
-def _arenas(technique: str) -> list[Arena]:
+def arenas(technique: str) -> list[Arena]:
     """To build these takes longer than to run in them."""
     return [Arena(technique, True, secret) for secret in SECRETS]
 
@@ -274,12 +274,12 @@ def _arenas(technique: str) -> list[Arena]:
 def attacked(number: int, technique: str) -> str:
     """What has leaked or changed that must not."""
     try:
-        found = attack(number, _arenas(technique))
+        found = attack(number, arenas(technique))
     except Exception:
-        _arenas.cache_clear()  # what is broken would stay so
+        arenas.cache_clear()  # what is broken would stay so
         raise
     if found:
-        _arenas.cache_clear()
+        arenas.cache_clear()
     return found
 
 

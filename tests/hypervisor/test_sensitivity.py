@@ -15,13 +15,13 @@ import pytest
 from emulator.core import SEGMENTS, ffi
 from hypervisor.emulate import EMULATED
 from hypervisor.exits import EVENTS, EXITS
-from tests.hypervisor.find_killers import MUTANTS, find, read_killers, written
+from tests.hypervisor.find_killers import MUTANTS, SUITE, written
 from tests.hypervisor.killers import Killer, notices
 from tests.hypervisor.mutants import Mutant
 from tests.hypervisor.mutants_state import COPIED, NOT_CARRIED
 from tests.hypervisor.survivors import SURVIVORS as REASONS
 
-KILLERS: Final = read_killers()
+KILLERS: Final = SUITE.read()
 #: What a mutant that is to survive is held to; the deep tier takes more.
 SAMPLE: Final = (
     *(Killer("trap", str(seed)) for seed in range(6)),
@@ -46,7 +46,7 @@ def test_killers_notice_nothing_else(killer: Killer) -> None:
 @pytest.mark.parametrize("mutant", MUST_DIE, ids=lambda m: m.name)
 def test_mutants_are_killed(mutant: Mutant) -> None:
     killer = KILLERS.get(mutant.name)
-    assert (killer and applied(mutant, killer)) or find(mutant, []), "nothing notices"
+    assert (killer and applied(mutant, killer)) or SUITE.find(mutant, []), "nothing notices"
 
 
 SURVIVORS: Final = [mutant for mutant in MUTANTS if mutant.survives]

@@ -3,7 +3,8 @@
 ; FIRST and SECOND (which may be empty) are done TIMES times in an iteration, with ARGUMENT in EAX, a
 ; port that does nothing in DX and a buffer at EBX. The stack is put right after them, in an empty
 ; loop too, so that a push or a pop may stand alone; POPPED is what is popped. PAGING is 1 or 0.
-; `nothing` is there to be called, CALL_VECTOR to be raised; `returned` is an IRET to what follows.
+; `nothing` and `nothing_far` are there to be called, CALL_VECTOR to be raised; `returned` is an IRET
+; to what follows, `jumped_far` a far jump.
 
 %include "guest.inc"
 %include "interrupts.inc"
@@ -16,6 +17,11 @@ CALL_VECTOR equ 0x80
     push cs
     push %%next
     iret
+%%next:
+%endmacro
+
+%macro jumped_far 0
+    jmp KERNEL_CODE:%%next
 %%next:
 %endmacro
 
@@ -49,6 +55,8 @@ start:
 
 nothing:
     ret
+nothing_far:
+    retf
 handler:
     iret
 

@@ -1,0 +1,47 @@
+"""Mutants of the translator that no check can notice, and why; and those of which nobody knows yet.
+
+test_translate_sensitivity.py holds that the first do survive, and lists the others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from isa.table import ROWS
+
+_FASTER: Final = "performance only: "
+_INTERPRETED: Final = _FASTER + "the virtual CPU does the same"
+_TRAPS: Final = "it traps in ring 1, and is served then"
+_PUSHED: Final = "nothing faults any more once the stack pointer has moved"
+_NO_STOP: Final = "the exchange of GS has one exit, its INT"
+
+#: Of instructions that trap by themselves.
+_PRIVILEGED: Final = sorted({row.body for row in ROWS if row.privilege in ("cpl0", "iopl", "io")})
+
+#: By the mutant's name.
+SURVIVORS: Final[dict[str, str]] = {
+    "translate: no gate leads to a translation": _FASTER + "system calls exit",
+    "translate: stores to tables are not counted": _FASTER + "none becomes adaptive",
+    "translate: ring 3's code has STI's shadow":
+        "an STI of ring 3 is the virtual CPU's to execute, which has the shadow itself",
+    "translate: a successor does not wait for its link": _FASTER + "it asks again",
+    "translate: targets are not remembered": _FASTER + "each lookup exits",
+    "translate: sites are emulated though registers are lost":
+        "what is emulated has no form that loses any",
+    "translate: nothing is emulated": _INTERPRETED,
+    "translate: descriptors are not filled": _INTERPRETED,
+    "translate: shadows are not filled": _INTERPRETED,
+    "area: ESP is not put back": _PUSHED,
+    "area: what was popped stays so": _PUSHED,
+    "area: the CS of gates is always the same":
+        "gates are closed when it changes, and the kernel is entered by the virtual CPU then",
+    "area: null selectors are loaded as they stand": _FASTER + "the load calls out",
+    "area: GS's descriptor is not filled": _FASTER + "the load calls out",
+    "area: the translator's half stays": _NO_STOP,
+    "area: GS is exchanged from the start": _NO_STOP,
+    "coherence: units of a page that mixes stay": _FASTER + "the page stays traced",
+    "coherence: a page that mixes is not known to": _FASTER + "the page is traced again",
+    "coherence: CS has no base":
+        _FASTER + "what is compared then differs, and the unit is made anew",
+    **{f"forms: {body} as it stands": _TRAPS for body in _PRIVILEGED},
+}  # fmt: skip
