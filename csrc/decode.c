@@ -188,7 +188,8 @@ static bool take_modrm(Bytes *bytes, const RowDecode *facts, const Prefixes *pre
 static u32 choose_form(const Insn *in, u32 mode, bool memory) {
     if (!memory) return FORM_REG;
     if (!(mode & MODE_FLAT) || (in->flags & INSN_ADDR16)) return FORM_ANY;
-    if (in->segment != SEG_DS && in->segment != SEG_ES && in->segment != SEG_SS) return FORM_ANY;
+    if (in->segment != SEG_DS && in->segment != SEG_ES && in->segment != SEG_SS)
+        return in->base == NO_REGISTER && in->index == NO_REGISTER ? FORM_FIXED : FORM_ANY;
     return in->index == NO_REGISTER ? FORM_BASE : FORM_INDEX;
 }
 

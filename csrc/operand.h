@@ -3,8 +3,8 @@
  *
  * Generated code (isa/generate) calls these around the instruction bodies; a body that handles its
  * own operands calls them too. A register is a byte offset into CpuState.gpr. A memory operand is
- * reached by its form: FORM_BASE and FORM_INDEX are flat and cost an addition or two; FORM_ANY
- * takes every other case through segment_linear.
+ * reached by its form: FORM_BASE and FORM_INDEX are flat and cost an addition or two; FORM_FIXED is
+ * a displacement alone, in a segment that is not flat; FORM_ANY takes every other case.
  */
 #ifndef SEVENTEEN_OPERAND_H
 #define SEVENTEEN_OPERAND_H
@@ -51,17 +51,18 @@ INLINE u32 effective_address(const Cpu *cpu, const Insn *in) {
     return in->flags & INSN_ADDR16 ? offset & 0xFFFF : offset;
 }
 
-/* Linear address of the memory operand, checked for an access of `size` bytes: here if it is in a
-   writable segment that grows upwards, else by segment_linear. */
-INLINE u32 operand_linear(Cpu *cpu, const Insn *in, u32 size, bool write) {
-    enum { KIND = ATTR_CODE | ATTR_EXPAND_DOWN | ATTR_WRITABLE | ATTR_UNUSABLE };
-    const Segment *segment = &cpu->state.seg[in->segment];
-    u32 offset = effective_address(cpu, in), last = offset + size - 1;
+/* Linear address of an offset in the operand's segment, checked for an access of `size` bytes: here
+   if cpu->room says so, else by segment_linear. */
+INLINE u32 offset_linear(Cpu *cpu, const Insn *in, u32 offset, u32 size, bool write) {
     cpu->current = in;
-    if (likely((segment->attributes & KIND) == ATTR_WRITABLE && last >= offset &&
-               last <= segment->limit && !(cpu->state.eflags & FLAG_AC)))
-        return segment->base + offset;
+    if (likely((u64)offset + size <= cpu->room[in->segment]))
+        return cpu->state.seg[in->segment].base + offset;
     return segment_linear(cpu, in->segment, offset, size, write);
+}
+
+/* The same of the memory operand. */
+INLINE u32 operand_linear(Cpu *cpu, const Insn *in, u32 size, bool write) {
+    return offset_linear(cpu, in, effective_address(cpu, in), size, write);
 }
 
 /* A part, `at` bytes on, of a memory operand that is read in several, each checked by itself. */
@@ -71,13 +72,14 @@ INLINE u32 load_part(Cpu *cpu, const Insn *in, u32 at, u32 size) {
     return load(cpu, in, segment_linear(cpu, in->segment, offset, size, false), size);
 }
 
-/* The same by form; FORM_BASE and FORM_INDEX occur only where the segments are flat. */
+/* The same by form. FORM_BASE and FORM_INDEX occur only where the segments are flat. */
 INLINE u32 form_linear(Cpu *cpu, const Insn *in, u32 form, u32 size, bool write) {
     switch (form) {
     case FORM_BASE: return get_reg(cpu, in->base, 32) + in->displacement;
     case FORM_INDEX:
         return get_reg(cpu, in->base, 32) + (get_reg(cpu, in->index, 32) << in->scale) +
                in->displacement;
+    case FORM_FIXED: return offset_linear(cpu, in, in->displacement, size, write);
     default: return operand_linear(cpu, in, size, write);
     }
 }

@@ -43,9 +43,7 @@ BODY void op_pop(CONTEXT) {
     } else {
         u32 after = cpu->state.gpr[ESP], offset = effective_address(cpu, in);
         cpu->state.gpr[ESP] = before; /* until nothing can fault any more */
-        cpu->current = in;
-        store(cpu, in, segment_linear(cpu, in->segment, offset, s.bits / 8, true), s.bits / 8,
-              value);
+        store_any(cpu, in, offset_linear(cpu, in, offset, s.bits / 8, true), s.bits / 8, value);
         cpu->state.gpr[ESP] = after;
     }
 }

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 class VcpuArea:
     """One virtual machine's vCPU area, at a linear address. `World` calls `enter` and `leave`."""
 
+    #: While one of these is set, stores to the virtual IF fault.
+    watched_flags = EFLAGS_IOPL | EFLAGS_TF
+
     def __init__(
         self,
         vm: VirtualMachine,
@@ -60,7 +63,7 @@ class VcpuArea:
         self._word[:] = b"\0\1\0\0" if flags & EFLAGS_IF else b"\0\0\0\0"
         base = (flags & EFLAGS_IOPL) - EFLAGS_IF
         self._base[:] = (base & 0xFFFF_FFFF).to_bytes(4, "little")
-        wanted = bool(virtual.interrupt_line or flags & (EFLAGS_IOPL | EFLAGS_TF))
+        wanted = bool(virtual.interrupt_line or flags & self.watched_flags)
         if wanted != self._protected:
             self._protected = wanted
             self._vm.monitor.protect(self.base, writable=not wanted)

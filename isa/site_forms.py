@@ -234,9 +234,15 @@ def _popf(code: Writer, original: bytes) -> None:
 
 
 def _iret(code: Writer, original: bytes) -> None:
-    """To ring 3 with IF = 1 and nothing unusual, without an exit; else a hypercall.
+    """To ring 3 with IF = 1 and nothing unusual, without an exit; else a hypercall."""
+    write_iret_to_ring_3(code, original)
+    code.hypercall(original, {Lost.FLAGS})
 
-    RF, which the frame of a fault has, is loaded in every ring.
+
+def write_iret_to_ring_3(code: Writer, original: bytes) -> None:
+    """IRET if it is to ring 3 with IF = 1 and nothing unusual; else on with what is written next.
+
+    There flags are lost, and SAVE_IF has IF. RF, which the frame of a fault has, is loaded in every ring.
     The real IRET may still fault, with flags and virtual IF as they were before: hence the saving.
     """
     eax, flags = Lost.EAX, Lost.FLAGS
@@ -259,7 +265,6 @@ def _iret(code: Writer, original: bytes) -> None:
     if code.before_iret:
         code.step(code.before_iret, {flags, Lost.IF})
     code.step(original, {flags, Lost.IF}, weight=1)
-    code.hypercall(original, {flags})
 
 
 # -- Forms -----------------------------------------------------------------------------------------

@@ -349,9 +349,10 @@ def _work(vm: VirtualMachine) -> dict[str, int]:
     interrupts = vm.exits[ExitReason.INTERRUPT]
     return {
         # An interrupt is an exit as well: the real machine's devices are the hypervisor's.
-        "exits": sum(vm.counts.values()) + interrupts,
+        "guest_exits" if vm.technique.guest_mode else "exits": sum(vm.counts.values()) + interrupts,
         "interpreted": vm.steps,
         "shadow_fill": vm.paging.fills,
         "injected": vm.reflected + interrupts,
         "device": vm.board.bus.accesses,
+        **vm.technique.work(),
     }

@@ -35,6 +35,7 @@ class PatchWriter(UnitWriter):
     """Code in patch memory: it reaches the vCPU area through SS, for GS is the guest's."""
 
     before_iret: bytes = b""
+    has_targets: bool = False
 
     def area(self, field: Field, size: int | None = None) -> Memory:
         operand = Writer.field(self, field)

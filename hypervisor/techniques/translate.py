@@ -20,7 +20,6 @@ from hypervisor.techniques.base import USER, Technique
 from hypervisor.translator import layout
 from hypervisor.translator.cache import DEFAULT_BYTES
 from hypervisor.translator.engine import Translator
-from isa.operands import EAX
 from isa.site_forms import INT_LENGTH
 
 if TYPE_CHECKING:
@@ -80,6 +79,13 @@ class Translate(Technique):
 
     def on_code(self, listen: Callable[[Unit], object]) -> None:
         self._cache.on_added = listen
+
+    def work(self) -> Mapping[str, int]:
+        return {
+            "translated": self._cache.instructions,
+            "unit_found": self.translator.lookups,
+            "chained": self._cache.chained + self._cache.targeted,
+        }
 
     def holds(self, address: int) -> bool:
         return self._cache.holds(address)
@@ -161,7 +167,8 @@ class Translate(Technique):
     def _look_up(self, vm: VirtualMachine) -> Outcome:
         """TARGETS does not know what is looked for."""
         vm.counts["translation: target"] += 1
-        eip = vm.real.gpr[EAX]
+        eip = self._area.read(layout.WANTED)
+        self.translator.lookups += 1
         target = self.translator.space.active.get(eip)
         if target is None:
             vm.world.leave()
@@ -192,9 +199,9 @@ class Translate(Technique):
 
     def _check_faulted(self, vm: VirtualMachine, record: Any) -> Outcome:
         """The source is not mapped, to us or to anyone: then its fetch will say so."""
-        if record.vector == PAGE_FAULT and vm.fill_shadow(record):
-            return Outcome.RESUME
-        return self._changed(vm, record)
+        if record.vector != PAGE_FAULT:
+            return vm.interpret("check")  # SS ends before it, or it must be aligned
+        return Outcome.RESUME if vm.fill_shadow(record) else self._changed(vm, record)
 
     def _revert(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome:
         """An adaptive store that writes to no table any more."""

@@ -17,7 +17,7 @@ from hypervisor.translator import gate, layout
 from hypervisor.vcpu_area import VcpuArea
 from hypervisor.world import RING_AND_SEGMENTS, TABLES_AND_CONTROLS, USER
 from isa.operands import CS, EAX, ECX, EDX, ESP, GS, SS
-from isa.paravirt import FIELDS, SAVE_EAX, SAVE_ECX
+from isa.paravirt import FIELDS, SAVE_ECX
 from isa.site_forms import Step
 from isa.sites import put_back
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 NULL_SELECTORS: Final = 4
+EFLAGS_NT: Final = 0x4000
 SINGLE_STEP: Final = 0x4000  #: DR6.BS
 HALF: Final = struct.Struct("<H")
 _NAMES: Final = {"eax": EAX, "ecx": ECX, "edx": EDX, "esp": ESP}
@@ -36,6 +37,9 @@ assert GENERAL[ESP] == "esp"
 
 class TranslatorArea(VcpuArea):
     """The area of a machine whose kernel is translated. The technique sets `entry`."""
+
+    #: With NT an IRET is another one; translations do not look at it.
+    watched_flags = VcpuArea.watched_flags | EFLAGS_NT
 
     def __init__(self, vm: VirtualMachine, cache: Cache, *, user: bool) -> None:
         super().__init__(vm, layout.AREA, (*FIELDS, *layout.OWN_FIELDS), user=user)
@@ -56,6 +60,14 @@ class TranslatorArea(VcpuArea):
 
     def enter(self, virtual: Any) -> None:
         super().enter(virtual)
+        self._show(virtual)
+        if virtual.cpl != USER or self._user:
+            self._vm.real.eip = self.entry
+        if self.regions is not None and self.regions.edges:
+            self._guard(self.regions, virtual)
+
+    def _show(self, virtual: Any) -> None:
+        """Let the guest's code see what has changed."""
         now = self._state[TABLES_AND_CONTROLS]
         if now != self._seen_tables:
             self._seen_tables = now
@@ -65,10 +77,6 @@ class TranslatorArea(VcpuArea):
         if now != self._seen:
             self._seen = now
             self._show_selectors(virtual)
-        if virtual.cpl != USER or self._user:
-            self._vm.real.eip = self.entry
-        if self.regions is not None and self.regions.edges:
-            self._guard(self.regions, virtual)
 
     def _guard(self, regions: Regions, virtual: Any) -> None:
         """The debug registers are for the edges of regions, unless the guest uses them."""
@@ -84,6 +92,18 @@ class TranslatorArea(VcpuArea):
         self.put(layout.SS_SELECTOR, virtual.seg[SS].selector)
         same = self._is_loaded(gs)
         self.put(layout.GS_NEGATED, -(gs.selector if same else layout.NO_SELECTOR))
+        self.put(layout.SAME_CS, self._same_code(virtual))
+
+    def _same_code(self, virtual: Any) -> int:
+        """The kernel's CS, if loading it changes nothing; while ring 3 runs, that of its gates."""
+        if virtual.cpl != USER:
+            code = virtual.seg[CS]
+            return code.selector if self._is_loaded(code) else layout.NO_SELECTOR
+        if self.kernel_code is not None:
+            selector, loaded = self.kernel_code
+            if self._vm.descriptors.source(selector) == loaded:
+                return selector
+        return layout.NO_SELECTOR
 
     def _is_loaded(self, register: Any) -> bool:
         """Would loading its selector again change nothing?"""
@@ -99,14 +119,19 @@ class TranslatorArea(VcpuArea):
     def leave(self, virtual: Any) -> None:
         super().leave(virtual)
         if self._guest_debug is not None:
-            stepped = virtual.dr[6] & SINGLE_STEP  # ring 3 may do that as it likes
-            virtual.dr[0:8] = self._guest_debug
-            virtual.dr[6] |= stepped
+            self._end_guard(virtual, self._guest_debug)
             self._guest_debug = None
-        if virtual.cpl == USER and not self._user:
-            return
-        if not self._cache.holds(virtual.eip):
-            return  # it runs in place
+        if (virtual.cpl != USER or self._user) and self._cache.holds(virtual.eip):
+            self._leave_cache(virtual)  # else it runs in place
+
+    def _end_guard(self, virtual: Any, debug: list[int]) -> None:
+        """The debug registers are the guest's again."""
+        stepped = virtual.dr[6] & SINGLE_STEP  # ring 3 may do that as it likes
+        virtual.dr[0:8] = debug
+        virtual.dr[6] |= stepped
+
+    def _leave_cache(self, virtual: Any) -> None:
+        """What is the translation's becomes the guest's."""
         place = self._cache.place(virtual.eip)
         self.take_back(virtual, place)
         if place.gate:
@@ -134,14 +159,13 @@ class TranslatorArea(VcpuArea):
     def take_back(self, state: Any, place: Place) -> None:
         """Make a CPU's registers, which are those of a place in the cache, the guest's."""
         if place.target:
-            state.eip = state.gpr[EAX]
+            state.eip = self.read(layout.WANTED)
             self.restore_saved(state)
         else:
             put_registers_back(self, state, place)
 
     def restore_saved(self, state: Any) -> None:
-        """EAX and ECX as they were before the cache looked for a target."""
-        state.gpr[EAX] = self.read(SAVE_EAX)
+        """ECX as it was before the cache looked for a target."""
         state.gpr[ECX] = self.read(SAVE_ECX)
 
 

@@ -47,6 +47,8 @@ class Cache:
         self._units: list[Unit] = []
         self.of_page: dict[int, set[Unit]] = defaultdict(set)  #: by guest page of their source
         self.translated = self.evicted = self.chained = 0
+        self.instructions = 0  #: of the guest's, in all that was translated
+        self.targeted = 0  #: entries of TARGETS that were led to a unit
         self.on_lost_gate: Callable[[], None] = lambda: None
         self.on_added: Callable[[Unit], object] = lambda unit: None
         self._next = layout.CODE
@@ -123,6 +125,7 @@ class Cache:
             unit.active = True
             return
         self.translated += 1
+        self.instructions += unit.instructions
         self._activate(unit)
 
     def _reserve(self, size: int) -> None:
@@ -192,6 +195,7 @@ class Cache:
             before.is_target = False
         unit.is_target = True
         targets[number] = unit
+        self.targeted += 1
         self._write_target(unit, unit.start)
 
     def _forget_target(self, unit: Unit) -> None:

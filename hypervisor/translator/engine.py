@@ -24,10 +24,10 @@ from hypervisor.translator.gate import build_gate
 from hypervisor.translator.linkback import Regions
 from hypervisor.translator.unit import Context
 from hypervisor.world import USER
-from isa.operands import EAX, GS
+from isa.operands import GS
 
 if TYPE_CHECKING:
-    from hypervisor.translator.unit import Link, Unit
+    from hypervisor.translator.unit import Link, Site, Unit
     from hypervisor.vm import VirtualMachine
 
 STI: Final = "sti"
@@ -56,6 +56,7 @@ class Translator:
         self.waiting: Link | None = None  #: wants to lead to the unit that is entered next
         self._registers = ffi.buffer(vm.cpu.state)
         self._controls = 0, 0, 0
+        self.lookups = 0  #: of units, by EIP
         self._reserve_segments()
 
     def _reserve_segments(self) -> None:
@@ -137,6 +138,7 @@ class Translator:
         """Let a link lead on; the address, or None if its EIP is not translated."""
         if self._link_back and link.target is None and self.regions.link(link, self.space.context):
             return link.eip
+        self.lookups += 1
         return self.cache.chain(link)
 
     def _can_translate(self, state: Any) -> bool:
@@ -149,6 +151,7 @@ class Translator:
 
     def _entry(self, eip: int, *, jumped: bool) -> int | None:
         """Where the translation of an EIP is entered; None if nothing can be fetched there."""
+        self.lookups += 1
         found = self.space.find_jumped(eip) if jumped else self.space.find(eip)
         if found is not None:
             return found[0].start + found[1]
@@ -189,12 +192,18 @@ class Translator:
             start & 0xFFFF_0000 | high & 0xFFFF,
         )
 
+    def _site_at(self, eip: int) -> Site | None:
+        """What has become of the instruction at an EIP, if it begins with a step of its own."""
+        unit = self.space.active.get(eip)
+        found = self.space.inside.get(eip) if unit is None else (unit, unit.inside.get(eip, 0))
+        return None if found is None else found[0].places[found[1]].site
+
     def next_is_sti(self) -> bool:
         """Is the instruction that the real CPU has come to an STI of the guest's kernel?"""
         real = self._vm.real
         if not self.cache.holds(real.eip):
             return False
         place = self.cache.place(real.eip)
-        found = self.space.find(real.gpr[EAX] if place.target else place.eip)
-        site = None if found is None else found[0].places[found[1]].site
+        eip = self.area.read(layout.WANTED) if place.target else place.eip
+        site = place.site or self._site_at(eip)
         return site is not None and site.row is not None and site.row.mnemonic == STI

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.translator import layout, transfers
-from hypervisor.translator.layout import R_EAX, R_ECX
+from hypervisor.translator.layout import R_EAX, R_ECX, WANTED
 from hypervisor.translator.writer import UnitWriter, encoded
 from hypervisor.world import USER
 from isa.operands import (
@@ -32,8 +32,9 @@ from isa.operands import (
     Relative,
     SegmentRegister,
 )
-from isa.paravirt import SAVE_EAX, SAVE_ECX, Field
-from isa.site_forms import FORM_BY_NAME, Lost
+from isa.paravirt import IF_FLAG, SAVE_EAX, SAVE_ECX, Field
+from isa.row import FLAG_BITS
+from isa.site_forms import FORM_BY_NAME, Lost, flag_mask, write_iret_to_ring_3
 from isa.table import ROWS
 
 if TYPE_CHECKING:
@@ -73,7 +74,44 @@ def _shared(name: str) -> Form:
 
 translate_cli, translate_sti = _shared("cli"), _shared("sti")
 translate_pushf, translate_popf = _shared("pushf"), _shared("popf")
-translate_iret = _shared("iret")
+
+
+def translate_iret(w: UnitWriter, instruction: Instruction) -> None:
+    """To ring 3 as a paravirtual kernel does it; within the kernel, to the CS that is there with
+    nothing unusual, by taking the flags as POPF does. Then the guest is behind it, at WANTED.
+    """
+    if instruction.bytes != FORM_BY_NAME["iret"].opcode:
+        call_out(w, instruction)
+        return
+    write_iret_to_ring_3(w, instruction.bytes)
+    if w.has_targets and w.context.limit == FLAT_LIMIT:
+        _iret_within_kernel(w, instruction.bytes)
+    else:
+        w.hypercall(instruction.bytes, {Lost.FLAGS})
+
+
+def _iret_within_kernel(w: UnitWriter, original: bytes) -> None:
+    lost, flags, to_slow = {Lost.FLAGS, Lost.ECX}, Memory(ESP, None, 1, 8, 32), []
+    w.do("mov", w.field(SAVE_ECX), R_ECX, lost={Lost.FLAGS})
+    w.do("movzx", R_ECX, Memory(ESP, None, 1, 4, 16), lost={Lost.FLAGS})
+    for condition in (
+        encoded("cmp", R_ECX, w.area(layout.SAME_CS)),
+        encoded("test", flags, Immediate(flag_mask("tlnrv"), 0)),
+    ):
+        w.step(condition, lost)
+        w.step(encoded("jnz", Relative(0, 8)), lost)
+        to_slow.append(len(w.data) - 1)
+    w.do("bt", flags, Immediate(FLAG_BITS["i"], 0), lost=lost)
+    w.do("mov", R_ECX, Memory(ESP, None, 1, 0, 32), lost=lost)
+    w.do("mov", w.field(WANTED), R_ECX, lost=lost)
+    w.do("setc", w.field(IF_FLAG), lost=lost)
+    lost.add(Lost.IF)
+    w.do("lea", GENERAL[32][ESP], Memory(ESP, None, 1, flags.displacement), lost=lost)
+    w.do("popf", lost=lost, weight=1, released=flags.displacement)
+    transfers.look_up_behind(w)
+    for place in to_slow:
+        w.data[place] = len(w.data) - place - 1
+    w.hypercall(original, {Lost.FLAGS, Lost.ECX})
 
 
 # -- Selectors and control registers, shown --------------------------------------------------------

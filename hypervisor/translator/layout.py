@@ -61,7 +61,8 @@ def code_segment(ring: int, size: int) -> Segment:
     return Segment(kind, 0, CODE + size - 1)
 
 
-#: Words that translations read beside those of isa/paravirt.py; the hypervisor writes them.
+#: Words that translations use beside those of isa/paravirt.py. All but PATIENCE and WANTED are
+#: written by the hypervisor alone.
 _SECOND: Final = VCPU_PAGE + PAGE
 
 
@@ -82,8 +83,10 @@ CONTROL: Final = {
 PATIENCE: Final = _word(
     10, "patience", "how many adaptive stores in a row may still find no alias; less than 0: none"
 )
+WANTED: Final = _word(11, "wanted", "the EIP that is looked for in TARGETS")
+SAME_CS: Final = _word(12, "same_cs", "the guest's CS, if loading it changes nothing")
 OWN_FIELDS: Final = (
-    PATIENCE,
+    PATIENCE, WANTED, SAME_CS,
     GS_SELECTOR, GS_NEGATED, SS_SELECTOR, LDTR_SELECTOR, TR_SELECTOR, *CONTROL.values()
 )  # fmt: skip
 NO_SELECTOR: Final = 0x10000  #: equal to none
@@ -105,6 +108,4 @@ TARGET_OPERANDS: Final = {
     user: Memory(None, ECX, 4, table - AREA, 32, GS)
     for user, table in ((False, KERNEL_TARGETS), (True, USER_TARGETS))
 }
-R_EAX, R_ECX, R_AX, R_CX = (
-    GENERAL[32][EAX], GENERAL[32][ECX], GENERAL[16][EAX], GENERAL[16][ECX]
-)  # fmt: skip
+R_EAX, R_ECX, R_CX = GENERAL[32][EAX], GENERAL[32][ECX], GENERAL[16][ECX]

@@ -133,7 +133,7 @@ def _request(place: Place, base: int, name: Name) -> str:
     if place.link is not None:
         return f"-> {place_of(place.link.eip, base, name)}"
     if place.target:
-        return "another: look up EAX"
+        return "another: look it up"
     if place.check:
         return "it has"
     if place.revert:

@@ -92,7 +92,7 @@ class Place(NamedTuple):
     lost: frozenset[Lost] = frozenset()
     released: int = 0  #: bytes by which ESP is above where it was
     link: Link | None = None  #: a stub's
-    target: bool = False  #: EIP is what EAX holds, and EAX and ECX are saved
+    target: bool = False  #: EIP is what WANTED holds, and ECX is saved
     gate: bool = False  #: within gate.py's exchange of GS
     revert: bool = False  #: an adaptive store that has no use any more
     check: bool = False  #: within the check of a unit that checks itself (check.py)

@@ -39,6 +39,7 @@ class UnitWriter(Writer):
     """Writes a unit. `begin` says which guest instruction what follows is part of."""
 
     before_iret: bytes = LOAD_GS
+    has_targets: bool = True  #: TARGETS can be looked at
 
     def __init__(self, context: Context) -> None:
         super().__init__()

@@ -24,9 +24,9 @@ from isa.generate.slots import (
 from isa.row import Row
 from isa.table import ROWS
 
-FORMS = ("REG", "BASE", "INDEX", "ANY")
+FORMS = ("REG", "BASE", "INDEX", "FIXED", "ANY")
 #: Suffix of the access functions where a form's limit has been checked; csrc/tlb.h.
-CHECKED = {"BASE": "", "INDEX": "", "ANY": "_any"}
+CHECKED = {"BASE": "", "INDEX": "", "FIXED": "_any", "ANY": "_any"}
 SIZES = (32, 16)
 CONDITIONS = 16
 #: Suffix of the name of a case that is fused with the conditional jump after it.
@@ -57,7 +57,9 @@ def _forms(row: Row, size: int) -> tuple[str, ...]:
     forms = ["REG"] if has_register_form(row) else []
     if has_memory_form(row):
         fast = row.inline and _is_value(row) and row_bits(row, size) != 16
-        forms += ["BASE", "INDEX", "ANY"] if fast else ["ANY"]
+        forms += ["BASE", "INDEX"] if fast else []
+        # Of what moves data, for words that a kernel or a program's thread has through FS or GS.
+        forms += ["FIXED", "ANY"] if fast and not row.writes else ["ANY"]
     return tuple(forms)
 
 
@@ -224,7 +226,7 @@ enum {{
     OP_JCC = {ids["jcc"]} /* and the fifteen after it */
 }};
 /* [row][operand size: 0 is 32 bits, 1 is 16][form][0: flags wanted, 1: flags dead] */
-static const uint16_t row_ops[ROW_COUNT][2][4][2] = {{
+static const uint16_t row_ops[ROW_COUNT][2][5][2] = {{
 {text}
 }};
 /* By op: the first of the sixteen ops that it and a conditional jump after it become, or 0. */

@@ -117,6 +117,18 @@ def test_counted_by_hand() -> None:
     assert 0 <= walks < 500
 
 
+def test_translation_is_counted_by_hand() -> None:
+    """Looked up are the entry and, once, where the loop leads; after that it stays in the cache."""
+    program = assemble("mov ecx, 9\nagain: loop again\nhlt")
+    machine = module.VirtualMachine(program, "translate", ram="2M")
+    machine.run()
+    work = module._work(machine)
+    assert dict(machine.counts) == {"translation: link": 1, "hlt": 1}
+    translated = [unit.instructions for unit in machine.technique.translator.cache]
+    assert (sum(translated), work["unit_found"], work["chained"]) == (work["translated"], 2, 1)
+    assert module._work(machine).keys() - {"exits"} == HYPERVISOR_CYCLES.keys() - {*PER_EXIT}
+
+
 def test_an_interrupt_is_an_exit_and_an_injection() -> None:
     clock = compare(["clock"], ["trap"], repeat=1).row("clock", "trap")
     assert clock.work["injected"] == 50

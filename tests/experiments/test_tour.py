@@ -25,6 +25,7 @@ from hypervisor.errors import ExperimentError
 from hypervisor.experiments import tour
 from hypervisor.experiments.tour import (
     TOUR,
+    assisted,
     hypercall,
     passthrough,
     patching,
@@ -236,6 +237,22 @@ def test_an_interrupt_gate_is_not_passed_through(monkeypatch: pytest.MonkeyPatch
     for row in cells(passthrough.show(), "int SYSTEM_CALL"):
         assert row[2] == row[3]
         assert row[3].startswith("int")
+
+
+def test_in_guest_mode_paging_exits_on_shadows_alone() -> None:
+    lines = assisted.show_guest_mode()
+    for after in ("mov eax, cr3", "mov cr3, eax", "mov dword [table], 0x181003"):
+        ((_, _, on_shadows, nested),) = cells(lines, after)
+        assert on_shadows != "-"
+        assert nested == "-"
+    for after in ("popf", "mov eax, cr0", "invlpg [0x400000]"):
+        ((_, _, *guest_mode),) = cells(lines, after)
+        assert guest_mode == ["-", "-"]
+    assert [row[1:] for row in cells(lines, "in al, 0x80")] == [["in", "in", "in"]]
+    assert all(
+        assisted.difference(*way) == "no difference"
+        for way in (("hardware", "shadow"), ("hardware", "nested"))
+    )
 
 
 def test_a_block_is_translated_without_exits() -> None:

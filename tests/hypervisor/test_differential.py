@@ -18,7 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from emulator.result import Stop
-from hypervisor.experiments.observe import Difference, MachineRun, NativeRun, compare
+from hypervisor.experiments.observe import (
+    Difference,
+    MachineRun,
+    NativeRun,
+    Observation,
+    compare,
+)
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator import adaptive, builder, coherence
 from hypervisor.translator.cache import DEFAULT_BYTES, LEAST_BYTES
@@ -40,13 +46,20 @@ def trap(seed: int) -> Difference | None:
     return unmodified(random_guest(seed), technique="trap", virtualizable=True)
 
 
-def unmodified(guest: KernelGuest, **options: object) -> Difference | None:
-    """The first difference of a guest under a technique from the bare machine."""
+def natively(guest: KernelGuest) -> Observation:
+    """What the guest does on the bare machine."""
     native = NativeRun(guest.program, ram=RAM)
     native.run(MAX_TICKS)
+    return native.observe()
+
+
+def unmodified(
+    guest: KernelGuest, native: Observation | None = None, **options: object
+) -> Difference | None:
+    """The first difference of a guest under a technique from the bare machine."""
     run = MachineRun(VirtualMachine(ram=RAM, **options), guest.program)  # type: ignore[arg-type]
     run.run(MAX_TICKS)
-    return compare(native.observe(), run.observe())
+    return compare(native or natively(guest), run.observe())
 
 
 def paravirt(seed: int) -> Difference | None:
@@ -74,6 +87,14 @@ def translate_user(seed: int) -> Difference | None:
     return unmodified(random_guest(seed), technique=Translate(user=True))
 
 
+def hardware(seed: int) -> Difference | None:
+    return unmodified(random_guest(seed), technique="hardware")
+
+
+def hardware_on_shadows(seed: int) -> Difference | None:
+    return unmodified(random_guest(seed), technique="hardware", mmu="shadow")
+
+
 #: What a storm draws from: the limits at which a translator changes its ways, and how far it is run
 #: at a time.
 CACHE_BYTES: Final = (LEAST_BYTES, LEAST_BYTES, LEAST_BYTES + 4096, DEFAULT_BYTES)
@@ -82,22 +103,19 @@ LIMITS: Final[tuple[tuple[Any, str, tuple[int, ...]], ...]] = (
     (coherence, "MOST_STORES", (1, 2, 8)),
     (builder, "MOST_INSTRUCTIONS", (1, 3, 8, 48)),
 )
+USERS: Final = 0.4  #: how many translate ring 3 too
 CUTS: Final = (1, 2, 7, 50, 300, 1000)
 
 
-def storm(seed: int) -> Difference | None:
+def storm(seed: int, native: Observation | None = None) -> Difference | None:
     """A guest under a translator with limits of its own."""
-    rng = Random(f"storm {seed}")
-    user = rng.random() < 0.4
+    rng, guest = Random(f"storm {seed}"), storm_guest(seed)
     technique = Translate(
-        user=user,
+        user=rng.random() < USERS,
         adaptive=rng.random() < 0.8,
         link_back=rng.random() < 0.3,
         cache_bytes=rng.choice(CACHE_BYTES),
     )
-    guest = random_guest(seed, without=() if user else LEAKS)
-    native = NativeRun(guest.program, ram=RAM)
-    native.run(MAX_TICKS)
     with pytest.MonkeyPatch.context() as patch:
         for module, name, values in LIMITS:
             patch.setattr(module, name, rng.choice(values))
@@ -105,7 +123,13 @@ def storm(seed: int) -> Difference | None:
         if rng.random() < 0.3:
             run_in_cuts(run, rng)
         run.run(MAX_TICKS)
-    return compare(native.observe(), run.observe())
+    return compare(native or natively(guest), run.observe())
+
+
+def storm_guest(seed: int) -> KernelGuest:
+    """The guest of a storm; ring 3 leaks nothing where it is translated."""
+    user = Random(f"storm {seed}").random() < USERS
+    return random_guest(seed, without=() if user else LEAKS)
 
 
 def run_in_cuts(run: MachineRun, rng: Random) -> None:
@@ -115,7 +139,9 @@ def run_in_cuts(run: MachineRun, rng: Random) -> None:
         tick += rng.choice(CUTS)
 
 
-TECHNIQUES = (interpret, trap, paravirt, translate, translate_user, storm)
+TECHNIQUES = (
+    interpret, trap, paravirt, translate, translate_user, storm, hardware, hardware_on_shadows
+)  # fmt: skip
 #: Of each, the deep tier's.
 DEEP_OF: Final[dict[Callable[[int], Difference | None], int]] = {
     translate: 3000,
@@ -165,6 +191,7 @@ REGRESSIONS = [
     (paravirt, 5123),
     (paravirt, 5277),
     (translate_user, 704),  # ring 3 fetched from a page that is the kernel's
+    (storm, 261),  # a unit's check of its source was not aligned, and so ring 3's: for ever
 ]
 
 

@@ -18,7 +18,7 @@ from hypervisor.techniques.translate import Translate
 from hypervisor.translator.cache import LEAST_BYTES
 from tests.core.samples import bytes_setup, program
 from tests.core.world import CODE, DATA, Setup
-from tests.hypervisor.twins import run_twins
+from tests.hypervisor.twins import OnShadows, run_twins
 
 FAST, DEEP = 40, 4000
 #: Their frames go into their own page tables or handlers, fault upon fault within one tick: what
@@ -33,7 +33,7 @@ def translate_all() -> Technique:
 
 
 each_technique = pytest.mark.parametrize(
-    "technique", ["trap", "interpret", "translate", translate_all]
+    "technique", ["trap", "interpret", "translate", translate_all, "hardware", OnShadows]
 )
 
 

@@ -188,12 +188,13 @@ REGISTERS: Final = (
 WRITE_PROTECTED: Final = "mov eax, cr0\nor eax, 0x10000\nmov cr0, eax"
 
 
+def popping_steps() -> list[str]:
+    return [f"{REGISTERS}\nmov esp, {stack}\n{code}" for code in POPPING for stack in STACKS]
+
+
 def test_what_pops_faults_precisely() -> None:
-    steps = [
-        f"{REGISTERS}\nmov esp, {stack}\n{code}" for code in POPPING for stack in STACKS
-    ]  # fmt: skip
     for way in WAYS:
-        assert differs(guest_of(enable(0), *steps), way) is None, way
+        assert differs(guest_of(enable(0), *popping_steps()), way) is None, way
 
 
 def reaching_steps() -> list[str]:
@@ -355,13 +356,16 @@ def own_gate(access: int) -> str:
     """
 
 
+def vector_guest(access: int) -> KernelGuest:
+    asks = f"stc\nint {layout.OWN_VECTOR}\nmov eax, 1\nint {layout.OWN_VECTOR}"
+    steps = own_gate(access), asks, in_ring_3(asks), f"{enable(0)}\n{asks}", in_ring_3(asks)
+    return guest_of(*steps)
+
+
 @each_way
 @pytest.mark.parametrize("access", [0x8E, 0x8F, 0xEE, 0x0E])
 def test_the_vector_of_translations_is_the_guests_own(access: int, way: dict[str, Any]) -> None:
-    asks = f"stc\nint {layout.OWN_VECTOR}\nmov eax, 1\nint {layout.OWN_VECTOR}"
-    guest = guest_of(own_gate(access), asks, in_ring_3(asks), f"{enable(0)}\n{asks}",
-                     in_ring_3(asks))  # fmt: skip
-    assert differs(guest, way) is None
+    assert differs(vector_guest(access), way) is None
 
 
 GS_SELECTORS: Final = (0, 3, KDATA, UDATA, UDATA & ~3, WINDOW, SPARE | 3, 0xFFE0, 0xFFE1, 0xFFE3,
@@ -382,27 +386,82 @@ def with_gs(selector: int) -> tuple[str, str]:
     )
 
 
-@each_way
-def test_gs_comes_through_gates_as_the_program_left_it(way: dict[str, Any]) -> None:
+def gs_guest() -> KernelGuest:
     steps = [step for selector in GS_SELECTORS for step in with_gs(selector)]
     trap_gate = f"mov byte [{IDT + 8 * SOFTWARE + 5}], 0xEF"
-    guest = guest_of(f"{enable(0)}\n{trap_gate}", *steps)
+    return guest_of(f"{enable(0)}\n{trap_gate}", *steps)
+
+
+@each_way
+def test_gs_comes_through_gates_as_the_program_left_it(way: dict[str, Any]) -> None:
+    guest = gs_guest()
     assert differs(guest, way) is None
     _, technique = translated(guest, way)
     gates = [unit for unit in technique.translator.cache if unit.is_gate]
     assert bool(gates) is technique.kernel_in_ring_1 or "cache_bytes" in way
 
 
+# -- IRET within the kernel ------------------------------------------------------------------------
+
+#: Flags, CS and what precedes the frame: each taken alone by an IRET to the kernel.
+FRAMES: Final = (
+    *((flags, KCODE, "") for flags in (2, 0x202, 0x8D7, 0xED7, 0x102, 0x3002, 2, 0x10002,
+                                       0x40002, 0x200002, 0x240ED7)),
+    (2, KCODE | 0xABCD0000, ""),  # the upper half is nobody's
+    (2, KDATA, ""), (2, 0, ""), (2, KCODE | 1, ""), (2, UCODE, ""), (0x202, UCODE, ""),
+    (2, KCODE, f"and byte [{GDT + KCODE + 5}], 0xFE"),  # accessed is set again
+    (2, KCODE, f"mov byte [{GDT + KCODE + 6}], 0xC7"),  # ends at 2 GiB from now on
+    (0x202, KCODE, "push 0x202\npopf"),
+)  # fmt: skip
+
+
+def iret_step(number: int, flags: int, code: int, before: str = "") -> str:
+    """An IRET with such a frame, and what it left."""
+    cell = DATA + 0x100 + 12 * number
+    return (
+        f"{before}\npush {flags}\npush {code}\npush .there\nmov eax, 0x1234\n"
+        f"mov ecx, 0x5678\nstd\nstc\niret\n"
+        f".there: pushf\npop dword [{cell}]\nmov [{cell + 4}], eax\nmov [{cell + 8}], ecx\ncld"
+    )
+
+
+def iret_guest(*last: str) -> KernelGuest:
+    steps = [iret_step(number, *frame) for number, frame in enumerate(FRAMES)]
+    mend = f"mov dword [{GDT + KCODE}], 0xFFFF\nmov dword [{GDT + KCODE + 4}], 0x00CF9B00\n"
+    # Whose handler's IRET is to ring 3, while the next step's is not.
+    user = in_ring_3(f"int {SOFTWARE}")
+    return guest_of(enable(0), *steps[:3], user, *steps, mend, *last)
+
+
+#: What the guest does not survive: NT, with which IRET is another, and a CS that is absent.
+IRET_ENDS: Final = (
+    (iret_step(40, 0x4002, KCODE), iret_step(41, 2, KCODE)),
+    (iret_step(40, 2, KCODE, f"and byte [{GDT + KCODE + 5}], 0x7F"),),
+)
+
+
+@each_way
+def test_iret_within_the_kernel(way: dict[str, Any]) -> None:
+    for end in IRET_ENDS:
+        assert differs(iret_guest(*end), way) is None, end
+
+
+def test_iret_within_the_kernel_is_no_exit() -> None:
+    guest = guest_of(enable(0), "mov edx, 100\n.more: pushf\npush cs\npush .there\niret\n"
+                     ".there: dec edx\njnz .more")  # fmt: skip
+    run, _ = translated(guest, {})
+    assert run.machine.counts["iret"] == 0
+
+
 # -- Ring 3's pages --------------------------------------------------------------------------------
 
 
-def test_ring_3_fetches_from_no_page_of_the_kernels() -> None:
-    """Neither at once, nor from code that has been its own, nor through an old chain."""
+def pages_guest() -> KernelGuest:
     page = DATA + 0x1000
     entry = LOW_TABLES[0] + 4 * (page >> 12)
     code = f"mov byte [{page}], 0x40\nmov byte [{page + 1}], 0xC3"  # inc eax; ret
     call = f"mov ecx, 3\n.more: call {page}\nloop .more"
-    guest = guest_of(
+    return guest_of(
         f"{enable(0)}\n{code}\ncall {page}",
         in_ring_3(call),
         f"and dword [{entry}], ~4\ninvlpg [{page}]\ncall {page}",
@@ -411,5 +470,9 @@ def test_ring_3_fetches_from_no_page_of_the_kernels() -> None:
         in_ring_3(call),
         in_ring_3(f"mov eax, {DATA + 0x2000}\njmp eax"),
     )
+
+
+def test_ring_3_fetches_from_no_page_of_the_kernels() -> None:
+    """Neither at once, nor from code that has been its own, nor through an old chain."""
     for way in WAYS:
-        assert differs(guest, way) is None, way
+        assert differs(pages_guest(), way) is None, way
