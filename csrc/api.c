@@ -28,7 +28,8 @@ static bool allocate_tables(Machine *machine) {
            machine->code_map && machine->hash && machine->arena;
 }
 
-_Static_assert(ROW_COUNT <= MOST_ROWS && COST_EVENTS <= MOST_EVENTS, "a machine has no room");
+_Static_assert((int)ROW_COUNT <= (int)MOST_ROWS && (int)COST_EVENTS <= (int)MOST_EVENTS,
+               "a machine has no room");
 
 static void set_default_costs(Machine *machine) {
     static const u32 events[COST_EVENTS] = DEFAULT_EVENT_CYCLES;

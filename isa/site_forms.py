@@ -242,8 +242,8 @@ def _iret(code: Writer, original: bytes) -> None:
 def write_iret_to_ring_3(code: Writer, original: bytes) -> None:
     """IRET if it is to ring 3 with IF = 1 and nothing unusual; else on with what is written next.
 
-    There flags are lost, and SAVE_IF has IF. RF, which the frame of a fault has, is loaded in every ring.
-    The real IRET may still fault, with flags and virtual IF as they were before: hence the saving.
+    There flags are lost, and SAVE_IF has IF. RF, which the frame of a fault has, is loaded in every
+    ring. The real IRET may still fault, with flags and virtual IF as before: hence the saving.
     """
     eax, flags = Lost.EAX, Lost.FLAGS
     unusual, ring = flag_mask("tlnv"), 3
