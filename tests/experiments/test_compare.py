@@ -18,6 +18,7 @@ from hypervisor.cost import (
     HYPERVISOR_COSTS,
     HYPERVISOR_CYCLES,
     PER_EXIT,
+    PER_GUEST_EXIT,
     hypervisor_costs,
     modelled_cycles,
 )
@@ -126,7 +127,16 @@ def test_translation_is_counted_by_hand() -> None:
     assert dict(machine.counts) == {"translation: link": 1, "hlt": 1}
     translated = [unit.instructions for unit in machine.technique.translator.cache]
     assert (sum(translated), work["unit_found"], work["chained"]) == (work["translated"], 2, 1)
-    assert module._work(machine).keys() - {"exits"} == HYPERVISOR_CYCLES.keys() - {*PER_EXIT}
+    composed = {*PER_EXIT, *PER_GUEST_EXIT}
+    assert module._work(machine).keys() - {"exits"} == HYPERVISOR_CYCLES.keys() - composed
+
+
+def test_exits_from_guest_mode_have_their_own_price() -> None:
+    row = compare(["in"], ["hardware"], repeat=1).row("in", "hardware")
+    assert (row.work["guest_exits"], row.work["device"], row.mmu) == (2000, 2000, "nested")
+    assert "exits" not in row.work
+    price = sum(HYPERVISOR_CYCLES[key] for key in PER_GUEST_EXIT) + HYPERVISOR_CYCLES["device"]
+    assert row.each(row.modelled) == price
 
 
 def test_an_interrupt_is_an_exit_and_an_injection() -> None:

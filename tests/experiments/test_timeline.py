@@ -16,6 +16,7 @@ from hypervisor.experiments.timeline import Exit, Recorder, Timeline, record
 from hypervisor.experiments.workloads import COUNTED
 from hypervisor.vm import VirtualMachine
 from isa import assemble
+from isa.cost import MODELS
 from tests.cli.support import seventeen
 
 PROGRAM = "cli\nmov ecx, 100\nagain: dec ecx\njnz again\nsti\ncli\nhlt"
@@ -131,3 +132,9 @@ def test_a_curve_goes_through_its_points() -> None:
     drawn = curves("t", ("x", "y"), (1, 10, 100), {"a": (1, 10, 100)})
     assert 'points="70.0,320.0 370.0,165.0 670.0,10.0"' in drawn
     assert "a: 1: 1, 10: 10, 100: 100" in drawn
+
+
+def test_the_help_of_run_names_every_cost_model() -> None:
+    """Written out there, for to load the models would make every start slower."""
+    words = " ".join(seventeen("run", "--help").text.split())
+    assert f"machine time counts: {', '.join(model.name for model in MODELS)}." in words

@@ -154,7 +154,7 @@ TOUR: Final = (
         "guest mode",
         "assisted",
         "show_guest_mode",
-        "Nested paging makes the last column nearly empty. Which programs pay for it all the same?",
+        "Nested paging empties the last column. Which programs pay for that?",
         "seventeen run --technique hardware --mmu shadow --stats paging",
         "SOURCE",
     ),
@@ -162,7 +162,7 @@ TOUR: Final = (
         "what it costs",
         "comparison",
         "show",
-        "An IN costs less than natively, and yet it exits. What is it that native pays for?",
+        "An IN that exits costs less than natively. What does native pay for?",
         "seventeen compare in callret ptemod --repeat 1 --html report.html",
     ),
 )

@@ -38,9 +38,8 @@ def show() -> list[Line]:
     """Ratios, and what they hang on."""
     found = measured()
     lines = paragraph(
-        "Cycles of one operation, the guest's own and the hypervisor's, as multiples of what the "
-        "bare machine takes: of an instruction that the technique has to deal with, and of what it "
-        "has changed to be able to."
+        "Cycles of one operation, the guest's own and the hypervisor's, as multiples of what it "
+        "takes natively."
     )
     names = ("native", *found.techniques)
     rows = [(name, *(_ratio(found, each, name) for each in OPERATIONS)) for name in names]
