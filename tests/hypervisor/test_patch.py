@@ -71,8 +71,15 @@ def test_int_n_of_the_kernel_is_the_hypervisors() -> None:
     assert vm.counts["int3: int"] == 1
 
 
+@pytest.mark.parametrize("branch", ["loop back", "dec ecx\njnz back", "dec ecx\njz on\njmp back"])
+def test_a_loop_that_leads_into_a_jump_moves_as_a_whole(branch: str) -> None:
+    loop = f"mov ecx, 3\npushf\nback: pop eax\npush eax\n{branch}\non: pop eax\n{END}"
+    assert kinds(same(loop)) == [JUMP]
+
+
 def test_a_known_target_within_keeps_a_site_from_being_a_jump() -> None:
-    patches = same(f"mov ecx, 3\npushf\nback: pop eax\npush eax\nloop back\npop eax\n{END}")
+    loop = "pushf\nback: pop eax\npush eax\nloop back\npop eax"
+    patches = same(f"mov ecx, 3\npush eax\njecxz back\npop eax\n{loop}\n{END}")
     assert kinds(patches) == [TRAP]
     assert patches.counts[TARGET] == 1
 
