@@ -110,8 +110,11 @@ class Scanner:
                 found += [] if self.knows(at) else [at]
         return found
 
-    def _reads_like_code(self, eip: int) -> bool:
-        """Does a run of instructions begin there, to a proper end, or a long one?"""
+    def _reads_like_code(self, eip: int, *, called: bool = False) -> bool:
+        """Does a run of instructions begin there, to a proper end, or a long one?
+
+        called: it is behind a call. A run there may have no end, but for that of the machine.
+        """
         for count in range(MOST_RUN):
             if eip in self.instructions:
                 return True
@@ -120,7 +123,7 @@ class Scanner:
             if instruction is None or isinstance(instruction, DecodeError):
                 return count >= ENOUGH and source is not None and source.code[0] in X87
             if not any(instruction.bytes):
-                return count > 0  # nothing has been put there: what comes before ends the run
+                return called and count > 0  # nothing has been put there
             if instruction.row.id in _ENDS:
                 return True
             eip = (eip + instruction.length) & 0xFFFF_FFFF
@@ -218,7 +221,8 @@ class Scanner:
             elif isinstance(operand, Memory) and operand.scale == WORD:
                 self._constants.update(dict.fromkeys(self._table(operand.displacement), eip))
         behind = (eip + instruction.length) & 0xFFFF_FFFF
-        if instruction.row.body in _CALLS and not self._strict and self._reads_like_code(behind):
+        returns = instruction.row.body in _CALLS and not self._strict
+        if returns and self._reads_like_code(behind, called=True):
             self.targets[behind].add(eip)
             found.append(behind)
         return found
