@@ -370,10 +370,12 @@ static void publish(Machine *machine, Block *block) {
     if (block->machine2 != NO_PAGE) enter_page(machine, block, block->machine2 >> 12);
 }
 
-/* Code where there is no memory is decoded each time: nothing would drop it. */
+/* Code where there is no memory is decoded each time: nothing would drop it. So is what runs on into
+   its own page, mapped a second time: a block is on the list of a page once. */
 static bool cacheable(const Machine *machine, const Block *block) {
     return block->machine >> 12 < machine->pages &&
-           (block->machine2 == NO_PAGE || block->machine2 >> 12 < machine->pages);
+           (block->machine2 == NO_PAGE ||
+            (block->machine2 >> 12 < machine->pages && PAGE_OF(block->machine) != block->machine2));
 }
 
 static bool still_valid(Cpu *cpu, const Block *block) {

@@ -192,9 +192,9 @@ class Translate(Technique):
 
     def _check_faulted(self, vm: VirtualMachine, record: Any) -> Outcome:
         """The source is not mapped, to us or to anyone: then its fetch will say so."""
-        if record.vector == PAGE_FAULT and vm.fill_shadow(record):
-            return Outcome.RESUME
-        return self._changed(vm, record)
+        if record.vector != PAGE_FAULT:
+            return vm.interpret("check")  # SS ends before it, or it must be aligned
+        return Outcome.RESUME if vm.fill_shadow(record) else self._changed(vm, record)
 
     def _revert(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome:
         """An adaptive store that writes to no table any more."""

@@ -289,6 +289,21 @@ def test_an_instruction_across_pages_is_changed_at_either_end() -> None:
     assert values == (0x44332211, 0x66332211, 0x66332255)
 
 
+def test_an_instruction_that_runs_on_into_its_own_page() -> None:
+    """One frame at two addresses in a row: add eax, imm32 begins at its end and ends at its start.
+    Each byte of the immediate is changed between two calls."""
+    from tests.core.world import HIGH_TABLE
+
+    frame = WORLD_DATA
+    start = ALIAS + frame + 0xFFE
+    code = b"\xc7\x05" + struct.pack("<II", HIGH_TABLE + (frame >> 12) * 4 + 4, frame | 0x67)
+    code += b"\xba" + struct.pack("<I", start) + b"\xff\xd2"
+    for at, value in ((0xFFF, 2), (0, 3), (1, 4), (2, 5)):
+        code += b"\xc6\x05" + struct.pack("<IB", frame + at, value) + b"\xff\xd2"
+    world = in_world(code + b"\xf4", ((frame, bytes(3) + b"\xc3"), (frame + 0xFFE, b"\x05\x01")))
+    assert world.state.gpr[0] == 1 + 2 + 0x302 + 0x40302 + 0x5040302
+
+
 def test_a_routine_is_copied_over_another_and_called() -> None:
     """A small loader: 200 different routines at one place, the last bytes of which are data."""
     lab = run_both(f"""
