@@ -51,9 +51,9 @@ class Watcher:
         technique = self._technique
         for record in records:
             at = record.eip
-            if record.kind == TraceKind.EXEC and self._vm.in_kernel:
-                if not technique.memory.holds(at) and not technique.scanner.knows(at):
-                    self.entries.append((record.tick, at))
+            in_place = self._vm.in_kernel and not technique.memory.holds(at)
+            if record.kind == TraceKind.EXEC and in_place and not technique.scanner.knows(at):
+                self.entries.append((record.tick, at))
 
 
 def reason(

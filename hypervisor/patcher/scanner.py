@@ -66,7 +66,7 @@ class Scanner:
         self._new: list[int] = []  #: instructions, and what is none, found by this scan
         self._sure: set[int] = set()  #: linear pages that control flow alone has led to
         self._constants: dict[int, int] = {}  #: that point to no page of code yet: from where
-        self.scans = 0
+        self.scanned = 0  #: instructions, and what is none
 
     def linear_page(self, eip: int) -> int:
         """The linear page that an EIP is in."""
@@ -85,7 +85,6 @@ class Scanner:
 
     def scan(self, entries: Iterable[int]) -> set[int]:
         """Follow control flow from some entries; the sites that are new."""
-        self.scans += 1
         before = set(self.sites)
         waiting = list(entries)
         for eip in () if self._strict else waiting:
@@ -248,6 +247,7 @@ class Scanner:
                 self.sites.add(start)
             if start in self.sites:
                 waiting.append(start)
+        self.scanned += len(self._new)
         self._new.clear()
         while waiting:
             for start in self._covering(waiting.pop()):

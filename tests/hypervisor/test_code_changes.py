@@ -1,8 +1,8 @@
-"""Code that changes, under translator and patcher: what is run is what the guest would run there and then.
+"""Code that changes, translated or patched: what runs is what the guest would run there and then.
 
 Guests are those of kernel_guests.py, but for their steps (kernel_code.py): they write code, run it,
 map it elsewhere, rewrite it through any address, from any ring, and use its pages for data. Each is
-held to its run on the bare machine, under every way that the translator has of following changes.
+held to its run on the bare machine, under every way of following changes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from tests.hypervisor.kernel_guests import (
     KernelGuest,
     Segment,
 )
-from tests.hypervisor.test_differential import explained
 from tests.hypervisor.kernel_world import DIRECTORIES, LEFT, RECOVER
+from tests.hypervisor.test_differential import explained
 
 LONGEST: Final = 10
 #: The way in which code may be entered unscanned, or read where it is patched.

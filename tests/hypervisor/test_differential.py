@@ -3,9 +3,9 @@
 A guest does all that a kernel can (kernel_guests.py); a run is all that its guest can tell of it
 (hypervisor/experiments/observe.py). The deep tier takes thousands of guests for each technique, the
 fast one a fixed share of them. Ring 3's unsafe instructions are left out where user code runs as it
-is and so may leak: under `interpret`, `paravirt`, `patch`, and `translate` without --user. A *storm* is a
-guest under a translator that forgets, mixes, adapts and cuts as early as it can, each time in
-another way, and that is interrupted at odd ticks.
+is and so may leak: under `interpret`, `paravirt`, `patch`, and `translate` without --user. A
+*storm* is a guest under a translator that forgets, mixes, adapts and cuts as early as it can, each
+time in another way, and that is interrupted at odd ticks.
 """
 
 from __future__ import annotations

@@ -49,7 +49,13 @@ WAYS: Final = [
     (technique, virtualizable)
     for technique in ("trap", "interpret")
     for virtualizable in (True, False)
-] + [("paravirt", False), ("translate", False), ("translate --user", False), ("patch", False), ("patch --strict", False)]
+] + [
+    ("paravirt", False),
+    ("translate", False),
+    ("translate --user", False),
+    ("patch", False),
+    ("patch --strict", False),
+]
 each_way = pytest.mark.parametrize(("technique", "virtualizable"), WAYS)
 entries = struct.Struct("<1024I")
 TRANSLATORS: Final = {
