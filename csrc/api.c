@@ -216,6 +216,8 @@ void cpu_reset(Cpu *cpu) {
     state->dr[6] = 0xFFFF0FF0u;
     state->dr[7] = 0x400;
     tlb_clear(cpu);
+    cpu->last_space = 0;
+    cpu->generation++;
     cut_none(cpu);
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
@@ -340,6 +342,8 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     from += sizeof cpu->walked;
     memcpy(cpu->code_tlbs, from, sizeof cpu->code_tlbs);
     cut_none(cpu);
+    cpu->last_space = state.space;
+    cpu->generation++;
     cpu->seen_cr0 = state.cr0;
     cpu->seen_cr3 = state.cr3;
     cpu->seen_cr4 = state.cr4;

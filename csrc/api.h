@@ -25,11 +25,13 @@ enum exit_reason {
     EXIT_EVENT,        /* an event whose vector is intercepted; nothing has been delivered */
     EXIT_INTERCEPT,    /* an intercepted row, CR or port is about to execute */
     EXIT_BREAKPOINT,   /* state.eip is at a breakpoint set by cpu_set_breakpoint */
-    EXIT_WATCH,        /* a store hit a watched page; the instruction has retired */
+    EXIT_WATCH,        /* stores hit watched pages, in watched[]; the instruction has retired */
     EXIT_TRACE,        /* the trace ring is full: drain it and run on */
     EXIT_SHUTDOWN,     /* triple fault: faults[] holds the chain */
     EXIT_UNSUPPORTED,  /* outside the slice, named by detail (enum unsupported) */
-    EXIT_REQUEST       /* cpu_request_exit was called */
+    EXIT_REQUEST,      /* cpu_request_exit was called */
+    EXIT_NESTED        /* guest mode: the host's tables do not have a guest-physical address, or not
+                          for this; exit.address, .linear, .error (enum access), .detail: a walk's */
 };
 
 /* What EXIT_UNSUPPORTED met. */
@@ -99,7 +101,14 @@ typedef struct {
     uint32_t cr_reads, cr_writes; /* bit n: EXIT_INTERCEPT before a MOV from/to CRn */
 } Intercepts;
 
-enum { STATE_VERSION = 1, REPLAY_MAX = 48, POSTED_MAX = 48, TLB_SIZE = 512, TLB_SPACES = 2 };
+enum {
+    STATE_VERSION = 1,
+    REPLAY_MAX = 48,
+    POSTED_MAX = 48,
+    WATCHED_MAX = 16,
+    TLB_SIZE = 512,
+    TLB_SPACES = 2
+};
 
 /* What a processor's TLB would hold: tags are the linear page and the address-space id in the low 11
    bits; a tag of all ones matches nothing. machine is the machine address of the page. writable: a
@@ -165,7 +174,9 @@ typedef struct {
     uint32_t detail;
     uint32_t operand; /* CR number, or the general register's */
     uint32_t fault_count;
+    uint32_t watched_count;
     Fault faults[3];
+    uint32_t watched[16]; /* machine pages */
     PostedWrite posted[48];
     uint8_t data[4096];
 } ExitRecord;
@@ -192,6 +203,37 @@ typedef struct {
     uint64_t blocks_decoded, blocks_dropped, cache_flushes, chains_made, tlb_misses, lookups,
         events, invalidating_stores;
 } CoreStats;
+
+/* An event for the processor to deliver when it enters a guest, or that it was about to deliver when
+   it left. valid: there is one. again: it is not delivered at the entry, for the instruction that
+   the guest goes on with meets it again. */
+typedef struct {
+    uint32_t valid, vector, kind, has_error, error; /* kind: enum event_kind, but SOFTWARE */
+    uint32_t again;
+} InFlight;
+
+/*
+ * Guest mode: what VT-x has in its VMCS and SVM in its VMCB. Everything of the guest that is not
+ * here is in a CPU of its own, whose CpuState is the guest state area and whose exit record is the
+ * exit information.
+ */
+typedef struct {
+    Intercepts intercepts;
+    uint8_t ports[8192];            /* bit p: port p exits; else there is nothing on it */
+    uint32_t tsc_reads, tsc_writes; /* the MSR bitmap: RDMSR and WRMSR of the one MSR there is */
+    uint32_t cr0_mask, cr4_mask;    /* bits the host owns: the guest reads its own, but cannot
+                                         change them without EXIT_INTERCEPT, and these act: */
+    uint32_t cr0, cr4;              /* their values */
+    uint32_t guest_cr0, guest_cr4;  /* what the guest reads of them; from its state, at the entry */
+    uint32_t nested;                /* 0: the guest runs on the page tables at `root`, whatever its
+                                         CR3; 1: on its own, and its physical addresses through these */
+    uint32_t root;                  /* machine address of a page directory */
+    uint32_t flush;                 /* forget its translations first; cleared */
+    InFlight event;                 /* delivered at the entry; on exit: what was being delivered */
+    /* The processor's own: what it keeps of the guest from an exit to the next entry. */
+    uint32_t space, large_pages, generation, pending_exit, seen_cr0, seen_cr3, seen_cr4;
+    CpuState host; /* loaded at each exit */
+} ControlBlock;
 
 typedef struct Machine Machine;
 typedef struct Cpu Cpu;
@@ -271,6 +313,9 @@ void cpu_retire(Cpu *cpu, uint32_t eip);
 /* Carry a guest from one CPU to another: general registers, EIP, tick, TSC offset, debug registers,
    the shadows of STI and MOV SS, and EFLAGS but for the bits of `kept`, which stay as they are. */
 void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept);
+/* Enter guest mode and run as cpu_run does; every exit leaves it. `guest` holds the guest's state
+   before and after, and the exit record; the tables of both CPUs' machine must be the same. */
+int cpu_run_guest(Cpu *cpu, Cpu *guest, ControlBlock *control, uint64_t until_tick);
 /* Breakpoints by linear address of an instruction. Returns 0, or -1 if there are too many. */
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear);
 void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear);

@@ -268,6 +268,11 @@ struct Cpu {
     bool single;           /* cpu_step runs */
     const u8 *inline_code; /* its code, until that is taken; or NULL */
     u32 inline_size, inline_length;
+    ControlBlock *control; /* of the guest that runs, in guest mode; or NULL */
+    InFlight in_flight;    /* what is being delivered while `delivering` */
+    bool again;            /* the first fault of its chain is the current instruction's own */
+    u32 last_space;        /* the latest address-space id, and how often they have begun anew */
+    u32 generation;
     bool unwatched;    /* stores to watched pages are not reported */
     const u32 *frames; /* machine pages of a guest's physical pages, or NULL */
     u32 frame_count;
@@ -311,6 +316,12 @@ void retire_iterations(Cpu *cpu, u32 iterations);
 void end_repeat(Cpu *cpu, bool some, bool finished);
 u32 current_eip(const Cpu *cpu);
 u32 next_eip(const Cpu *cpu);
+
+/* The pieces that cpu_run, cpu_inject and guest.c's entry are made of. */
+void run_begin(Cpu *cpu);
+void run_finish(Cpu *cpu);
+int run_guarded(Cpu *cpu, u64 until);
+int inject_guarded(Cpu *cpu, u32 vector, u32 kind, u32 has_error, u32 error);
 
 /* -- execute.c ------------------------------------------------------------------------------ */
 void execute(Cpu *cpu);
@@ -368,6 +379,18 @@ void tlb_refill(Cpu *cpu);
 /* Entries of all CPUs that would let stores by-pass the flags of this machine page go. */
 void tlb_drop_writes(Machine *machine, u32 page);
 
+/* -- nested.c: the second dimension ----------------------------------------------------------- */
+/* A guest-physical address, translated by the host's tables. */
+typedef struct {
+    u32 machine;   /* of the byte */
+    u32 error;     /* of the violation: bits of enum access, and 1 if it was present */
+    bool writable; /* a store needs no walk either */
+} Nested;
+/* Walk; false on a violation. quiet: leave the tables' accessed and dirty bits. Adds to *steps. */
+bool nested_walk(const Cpu *cpu, u32 physical, u32 access, bool quiet, Nested *to, u32 *steps);
+/* Leave guest mode for a violation. walking: met while the guest's own tables were read. */
+_Noreturn void leave_nested(Cpu *cpu, u32 physical, u32 linear, u32 error, bool walking);
+
 /* -- segment.c: descriptors and segment registers -------------------------------------------- */
 typedef struct {
     u32 low, high; /* the two doublewords */
@@ -396,6 +419,8 @@ void interrupt_return(Cpu *cpu, u32 bits);
 void deliver(Cpu *cpu, u32 vector, u32 kind, bool has_error, u32 error);
 /* Deliver cpu->fault, turning nested faults into #DF and shutdown. Returns 0 or an exit reason. */
 int deliver_fault(Cpu *cpu);
+/* In guest mode: let the control block have the event whose delivery is given up. */
+void note_in_flight(Cpu *cpu);
 /* Deliver an exception that another CPU has met; it is the first of the chain. */
 void deliver_reflected(Cpu *cpu, u32 vector, bool has_error, u32 error);
 

@@ -145,6 +145,7 @@ static void deliver_with(Cpu *cpu, u32 vector, u32 kind, bool has_error, u32 err
     } else {
         cpu->delivering = true;
         cpu->delivering_vector = kind == EVENT_EXCEPTION ? vector : NO_EXCEPTION;
+        cpu->in_flight = (InFlight){1, vector, kind, has_error, error, cpu->again};
     }
     deliver_event(cpu, &event);
     cpu->delivering = false;
@@ -233,10 +234,26 @@ void deliver_reflected(Cpu *cpu, u32 vector, bool has_error, u32 error) {
     deliver(cpu, vector, EVENT_EXCEPTION, has_error, error);
 }
 
+void note_in_flight(Cpu *cpu) {
+    if (cpu->control != NULL && cpu->delivering) cpu->control->event = cpu->in_flight;
+}
+
+/* An intercepted vector, instead of its delivery. */
+static int leave_event(Cpu *cpu) {
+    note_in_flight(cpu);
+    fill_exit(cpu, EVENT_EXCEPTION, &cpu->fault);
+    cpu->delivering = false;
+    cpu->fault_count = 0;
+    return EXIT_EVENT;
+}
+
 int deliver_fault(Cpu *cpu) {
     Fault *fault = &cpu->fault;
     u32 resume;
     note_fault(cpu);
+    if (!cpu->delivering) cpu->again = !cpu->fault_is_trap;
+    /* A guest's host is asked before two faults are made one: the second may be its own doing. */
+    if (cpu->control != NULL && is_intercepted(cpu, fault->vector)) return leave_event(cpu);
     if (cpu->delivering) {
         int vector = combine(cpu->delivering_vector, fault->vector);
         /* CR2 is the last page fault's, also if it was one too many. */
@@ -248,12 +265,7 @@ int deliver_fault(Cpu *cpu) {
             fault->has_error = true;
         }
     }
-    if (unlikely(is_intercepted(cpu, fault->vector))) {
-        fill_exit(cpu, EVENT_EXCEPTION, fault);
-        cpu->delivering = false;
-        cpu->fault_count = 0;
-        return EXIT_EVENT;
-    }
+    if (unlikely(is_intercepted(cpu, fault->vector))) return leave_event(cpu);
     if (fault->vector == VECTOR_PF) cpu->state.cr2 = cpu->fault_cr2;
     resume = cpu->fault_is_trap || fault->vector == VECTOR_DF ? 0 : FLAG_RF;
     deliver_with(cpu, fault->vector, EVENT_EXCEPTION, fault->has_error, fault->error, resume);

@@ -11,6 +11,7 @@
  * by then been written to the page that exit.address names. Everything else goes element by
  * element. Read event.c next.
  */
+#include "guest.h"
 #include "isa_cost.h"
 #include "ops_string.h"
 #include "system.h"
@@ -56,6 +57,7 @@ static void fill_exit(Cpu *cpu, const Insn *in, u32 port, u32 size, u32 count, u
 
 static u64 port_read(Cpu *cpu, const Insn *in, u32 port, u32 size) {
     u64 answer;
+    if (is_port_empty(cpu, port)) return ~(u64)0;
     if (!take_answer(cpu, &answer)) {
         fill_exit(cpu, in, port, size, 1, 0);
         leave(cpu, EXIT_PORT_READ);
@@ -67,6 +69,7 @@ static u64 port_read(Cpu *cpu, const Insn *in, u32 port, u32 size) {
 /* Returns the answer: BULK and a count, after OUTS of many elements. */
 static u64 port_write(Cpu *cpu, const Insn *in, u32 port, u32 size, u32 value) {
     u64 answer;
+    if (is_port_empty(cpu, port)) return 0;
     if (!take_answer(cpu, &answer)) {
         fill_exit(cpu, in, port, size, 1, value & size_mask(size * 8));
         leave(cpu, EXIT_PORT_WRITE);
@@ -132,7 +135,7 @@ static u32 step_ins(Cpu *cpu, const Insn *in, u32 size, u32 most) {
         linear = destination_linear(cpu, in, size, true);
         room = bulk_room(cpu, in, SEG_ES, EDI, size, most);
         if (room > 1 && cpu->state.replay_next == cpu->state.replay_count &&
-            bulk_pointer(cpu, linear, true) != NULL)
+            !is_port_empty(cpu, port) && bulk_pointer(cpu, linear, true) != NULL)
             leave_bulk(cpu, in, EXIT_PORT_READ, room, size, linear);
         /* The device must not see a read whose value cannot be stored. */
         probe_store(cpu, linear, size, cpu->state.cpl == 3);
@@ -152,7 +155,8 @@ static u32 step_outs(Cpu *cpu, const Insn *in, u32 size, u32 most) {
     if (count == 0) {
         linear = source_linear(cpu, in, size);
         room = bulk_room(cpu, in, in->segment, ESI, size, most);
-        from = room > 1 && cpu->state.replay_next == cpu->state.replay_count
+        from = room > 1 && cpu->state.replay_next == cpu->state.replay_count &&
+                       !is_port_empty(cpu, port)
                    ? bulk_pointer(cpu, linear, false)
                    : NULL;
         if (from != NULL) {

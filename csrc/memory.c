@@ -69,6 +69,21 @@ static void code_store(Cpu *cpu, u32 address, u32 size) {
     if (cpu->block != NULL && cpu->block->mode == MODE_DEAD) stop_after(cpu, 0);
 }
 
+/* Pages that one instruction has stored to, with descriptors that it has marked and the frame of a
+   trap after it: fewer than there is room for. */
+static void watched_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value) {
+    ExitRecord *exit = &cpu->exit;
+    u32 page = address >> 12, i = 0;
+    while (i < exit->watched_count && exit->watched[i] != page) i++;
+    if (i == exit->watched_count && i < WATCHED_MAX) exit->watched[exit->watched_count++] = page;
+    exit->linear = linear;
+    exit->address = address;
+    exit->size = size;
+    exit->value = value;
+    exit->count = 1;
+    stop_after(cpu, EXIT_WATCH);
+}
+
 static void page_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value) {
     Machine *machine = cpu->machine;
     u8 *flags = &machine->page_flags[address >> 12];
@@ -86,14 +101,7 @@ static void page_store(Cpu *cpu, u32 linear, u32 address, u32 size, u32 value) {
         machine->dirty[address >> 12] = 1;
         *flags &= (u8)~PAGE_DIRTY_LOG;
     }
-    if (*flags & PAGE_WATCHED && !cpu->unwatched) {
-        cpu->exit.linear = linear;
-        cpu->exit.address = address;
-        cpu->exit.size = size;
-        cpu->exit.value = value;
-        cpu->exit.count = 1;
-        stop_after(cpu, EXIT_WATCH);
-    }
+    if (*flags & PAGE_WATCHED && !cpu->unwatched) watched_store(cpu, linear, address, size, value);
 }
 
 /* -- Any access -------------------------------------------------------------------------------- */

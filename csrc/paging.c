@@ -46,6 +46,11 @@ typedef struct {
     bool writable; /* at the privilege of the access */
     u32 at[2];     /* machine addresses of the entries: directory, table */
     u32 entry[2];
+    /* Guest mode with nested paging: physical addresses of the entries; and where the walk met a
+       violation of the host's tables, if it did. */
+    u32 entry_physical[2];
+    bool quiet, violated, walking; /* walking: at an entry, not at the page */
+    u32 violation, violation_error;
 } Walk;
 
 /* The machine address of a physical one: the same, unless the CPU is a virtual machine's. Where
@@ -63,14 +68,44 @@ static bool allowed(const Cpu *cpu, u32 rights, u32 access, bool *writable) {
     return (!user || (rights & ENTRY_USER)) && (!(access & ACCESS_WRITE) || *writable);
 }
 
+static bool is_nested(const Cpu *cpu) {
+    return unlikely(cpu->control != NULL) && cpu->control->nested;
+}
+
+/* The machine address of a guest's physical one; false on a violation. Only the walk of an access
+   that is made leaves a trace in the host's tables. */
+static bool through_host(const Cpu *cpu, u32 physical, u32 access, Walk *w, u32 *machine) {
+    Nested nested;
+    if (!is_nested(cpu)) {
+        *machine = machine_address(cpu, physical);
+        return true;
+    }
+    w->violated = !nested_walk(cpu, physical, access, w->quiet, &nested, &w->steps);
+    w->violation = physical;
+    w->violation_error = nested.error;
+    *machine = nested.machine;
+    if (!w->walking && !w->violated && !nested.writable) w->writable = false;
+    return !w->violated;
+}
+
+/* Read an entry of the guest's tables. */
+static bool read_entry(const Cpu *cpu, u32 physical, u32 level, Walk *w) {
+    w->entry_physical[level] = physical;
+    w->steps++;
+    if (!through_host(cpu, physical, 0, w, &w->at[level])) return false;
+    w->entry[level] = machine_load32(cpu->machine, w->at[level]);
+    return true;
+}
+
 static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
     const CpuState *state = &cpu->state;
     bool pse = (state->cr4 & CR4_PSE) != 0;
     u32 rights;
     w->error = access & (ACCESS_WRITE | ACCESS_USER);
-    w->steps = 1;
-    w->at[0] = machine_address(cpu, PAGE_OF(state->cr3) + (linear >> 22) * 4);
-    w->entry[0] = machine_load32(cpu->machine, w->at[0]);
+    w->steps = 0;
+    w->violated = false;
+    w->walking = true;
+    if (!read_entry(cpu, PAGE_OF(state->cr3) + (linear >> 22) * 4, 0, w)) return false;
     if (!(w->entry[0] & ENTRY_PRESENT)) return false;
     rights = w->entry[0];
     w->large = pse && (w->entry[0] & ENTRY_LARGE);
@@ -82,9 +117,7 @@ static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
         }
         w->physical = (w->entry[0] & ~(u32)LARGE_MASK) | (linear & LARGE_MASK);
     } else {
-        w->steps = 2;
-        w->at[1] = machine_address(cpu, PAGE_OF(w->entry[0]) + (linear >> 12 & 1023) * 4);
-        w->entry[1] = machine_load32(cpu->machine, w->at[1]);
+        if (!read_entry(cpu, PAGE_OF(w->entry[0]) + (linear >> 12 & 1023) * 4, 1, w)) return false;
         if (!(w->entry[1] & ENTRY_PRESENT)) return false;
         w->error |= ERROR_PRESENT;
         if (pse && (w->entry[1] & SMALL_RESERVED)) {
@@ -95,12 +128,13 @@ static bool walk(const Cpu *cpu, u32 linear, u32 access, Walk *w) {
         w->physical = PAGE_OF(w->entry[1]) | (linear & PAGE_MASK);
     }
     w->rights = rights & (ENTRY_WRITABLE | ENTRY_USER);
-    w->machine = machine_address(cpu, w->physical);
-    return allowed(cpu, rights, access, &w->writable);
+    if (!allowed(cpu, rights, access, &w->writable)) return false;
+    w->walking = false;
+    return through_host(cpu, w->physical, access, w, &w->machine);
 }
 
 /* Set what is missing of accessed and dirty; the last entry of the walk is the page's. Returns
-   whether anything was missing. */
+   whether anything was missing. In guest mode that is a store, which the host's tables may forbid. */
 static bool set_used(Cpu *cpu, Walk *w, u32 access) {
     u32 last = w->large ? 0 : 1, i;
     bool changed = false;
@@ -109,6 +143,8 @@ static bool set_used(Cpu *cpu, Walk *w, u32 access) {
         if (i == last && (access & ACCESS_WRITE)) bits |= ENTRY_DIRTY;
         if ((w->entry[i] & bits) == bits) continue;
         changed = true;
+        w->walking = true;
+        if (!through_host(cpu, w->entry_physical[i], ACCESS_WRITE, w, &w->at[i])) return changed;
         w->entry[i] |= bits;
         machine_store32(cpu->machine, w->at[i], w->entry[i]);
     }
@@ -148,19 +184,34 @@ static void fill_code(Cpu *cpu, u32 linear, u32 machine) {
         (CodeTlbEntry){PAGE_OF(linear) | cpu->state.space, PAGE_OF(machine)};
 }
 
+static void leave_if_violated(Cpu *cpu, u32 linear, const Walk *w) {
+    if (unlikely(w->violated))
+        leave_nested(cpu, w->violation, linear, w->violation_error, w->walking);
+}
+
+/* With paging off, linear addresses are physical ones. */
+static Walk walk_unpaged(Cpu *cpu, u32 linear, u32 access, bool known) {
+    Walk w = {.writable = true};
+    through_host(cpu, linear, access, &w, &w.machine);
+    leave_if_violated(cpu, linear, &w);
+    if (!known) cpu->state.cycle += COST_WALK_STEP * w.steps;
+    return w;
+}
+
 /* Walk the tables; `known`: a processor's TLB would have had the page, though not for this. */
 static Walk walk_and_set(Cpu *cpu, u32 linear, u32 access, bool known) {
     Walk w;
-    if (!(cpu->state.cr0 & CR0_PG)) {
-        w.machine = machine_address(cpu, linear);
-        w.writable = true;
-        return w;
-    }
+    bool changed;
+    if (!(cpu->state.cr0 & CR0_PG)) return walk_unpaged(cpu, linear, access, known);
+    w.quiet = false;
     if (!walk(cpu, linear, access, &w)) {
+        leave_if_violated(cpu, linear, &w);
         tlb_drop_page(cpu, linear); /* SDM vol. 3, 4.10.4.1: so does the fault */
         raise_page_fault(cpu, linear, w.error);
     }
-    if (set_used(cpu, &w, access) || !known) cpu->state.cycle += COST_WALK_STEP * w.steps;
+    changed = set_used(cpu, &w, access);
+    leave_if_violated(cpu, linear, &w);
+    if (changed || !known) cpu->state.cycle += COST_WALK_STEP * w.steps;
     if (w.large) cpu->state.large_pages = 1;
     return w;
 }
@@ -186,13 +237,17 @@ u32 translate(Cpu *cpu, u32 linear, u32 access) {
 u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error) {
     Walk w;
     *error = 0;
-    if (!(cpu->state.cr0 & CR0_PG)) return machine_address(cpu, linear);
+    w.quiet = true;
+    if (!(cpu->state.cr0 & CR0_PG)) {
+        w.walking = false;
+        return through_host(cpu, linear, access, &w, &w.machine) ? w.machine : ~(u64)0;
+    }
     if (walk(cpu, linear, access, &w)) return w.machine;
     *error = w.error;
     return ~(u64)0;
 }
 
-static void walk_unpaged(const Cpu *cpu, u32 linear, Walked *to) {
+static void unpaged(const Cpu *cpu, u32 linear, Walked *to) {
     to->physical = linear;
     to->machine = machine_address(cpu, linear);
     to->writable = to->user = to->dirty = 1;
@@ -202,9 +257,10 @@ int cpu_walk(Cpu *cpu, uint32_t linear, uint32_t access, Walked *to) {
     Walk w;
     memset(to, 0, sizeof *to);
     if (!(cpu->state.cr0 & CR0_PG)) {
-        walk_unpaged(cpu, linear, to);
+        unpaged(cpu, linear, to);
         return 1;
     }
+    w.quiet = false;
     if (!walk(cpu, linear, access, &w)) {
         to->error = w.error;
         return 0;
@@ -236,11 +292,13 @@ void tlb_clear(Cpu *cpu) {
 void tlb_flush(Cpu *cpu) {
     CpuState *state = &cpu->state;
     /* Ids end at 0x7FE: with 0x7FF the last page's guarded tag would be the one that matches
-       nothing. */
-    if (++state->space >= SPACES) {
+       nothing. The host and its guests have one each, and none of theirs means anything later. */
+    if (++cpu->last_space >= SPACES) {
         tlb_clear(cpu);
-        state->space = 0;
+        cpu->last_space = 0;
+        cpu->generation++;
     }
+    state->space = cpu->last_space;
     state->large_pages = 0;
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = state->cr3;
@@ -256,7 +314,7 @@ static void drop_entry(Cpu *cpu, u32 user, u32 i) {
    continue it is taken for a piece; where frames lie anywhere, any page of its region. */
 static bool is_piece(const Cpu *cpu, u32 tag, u32 machine, u32 linear) {
     return (tag ^ linear) <= LARGE_MASK &&
-           (cpu->frames != NULL || !(PAGE_OF(tag ^ machine) & LARGE_MASK));
+           (cpu->frames != NULL || is_nested(cpu) || !(PAGE_OF(tag ^ machine) & LARGE_MASK));
 }
 
 void tlb_drop_page(Cpu *cpu, u32 linear) {

@@ -236,7 +236,7 @@ void report_breakpoint(Cpu *cpu, const Insn *in) {
 
 /* -- The loop ------------------------------------------------------------------------------------------ */
 
-static void begin(Cpu *cpu) {
+void run_begin(Cpu *cpu) {
     CpuState *state = &cpu->state;
     state->gpr[8] = 0;
     flags_set(cpu, state->eflags);
@@ -252,12 +252,13 @@ static void begin(Cpu *cpu) {
     cpu->block = NULL;
     cpu->current = NULL;
     cpu->stop_reason = 0;
+    if (cpu->pending_exit != EXIT_WATCH) cpu->exit.watched_count = 0;
     cut_raise(cpu);
     debug_mark_code(cpu);
     refresh_mode(cpu);
 }
 
-static void finish(Cpu *cpu) {
+void run_finish(Cpu *cpu) {
     CpuState *state = &cpu->state;
     state->tick = (u64)(cpu->limit - cpu->left);
     account_ring(cpu, state->tick);
@@ -400,6 +401,7 @@ static int escaped(Cpu *cpu, int how) {
     cpu->stop_reason = 0;
     cpu->state.replay_next = 0;
     if (how == ESCAPE_EXIT) {
+        note_in_flight(cpu);
         cpu->delivering = false;
         cpu->fault_count = 0;
         restore_held(cpu);
@@ -414,16 +416,25 @@ static int escaped(Cpu *cpu, int how) {
     cpu->state.debug_hits = 0;
     if (unlikely(faults_for_ever(cpu))) return stop_fault_loop(cpu);
     reason = deliver_fault(cpu);
+    if (reason == EXIT_WATCH && cpu->pending_exit == EXIT_WATCH) cpu->pending_exit = 0; /* both */
     if (reason == EXIT_EVENT && alone) give_held_back(cpu); /* nothing was delivered */
     return reason;
 }
 
+/* What cpu_step returns where cpu_run would go on: the exit that had to wait for a debug trap, if
+   there is one. */
+static int end_of_step(Cpu *cpu) {
+    int reason = cpu->pending_exit;
+    cpu->pending_exit = 0;
+    return reason != 0 ? reason : EXIT_DEADLINE;
+}
+
 /* Run until one exit reason; longjmp comes back to the setjmp, as often as need be. */
-static int run_guarded(Cpu *cpu, u64 until) {
+int run_guarded(Cpu *cpu, u64 until) {
     int how = setjmp(cpu->escape), reason = 0;
     if (how != 0) {
         reason = escaped(cpu, how);
-        if (reason == 0 && cpu->single) reason = EXIT_DEADLINE;
+        if (reason == 0 && cpu->single) reason = end_of_step(cpu);
     }
     while (reason == 0) {
         if (cpu->request) {
@@ -431,17 +442,17 @@ static int run_guarded(Cpu *cpu, u64 until) {
             return EXIT_REQUEST;
         }
         reason = run_once(cpu, until);
-        if (reason == 0 && cpu->single) reason = EXIT_DEADLINE;
+        if (reason == 0 && cpu->single) reason = end_of_step(cpu);
     }
     return reason;
 }
 
 int cpu_run(Cpu *cpu, uint64_t until_tick) {
     int reason;
-    begin(cpu);
+    run_begin(cpu);
     reason = run_guarded(cpu, until_tick);
     cpu->exit.reason = (u32)reason;
-    finish(cpu);
+    run_finish(cpu);
     return reason;
 }
 
@@ -457,7 +468,7 @@ int cpu_step(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length) {
     return reason;
 }
 
-static int inject_guarded(Cpu *cpu, u32 vector, u32 kind, u32 has_error, u32 error) {
+int inject_guarded(Cpu *cpu, u32 vector, u32 kind, u32 has_error, u32 error) {
     int how = setjmp(cpu->escape);
     if (how != 0) return escaped(cpu, how);
     if (kind == EVENT_EXCEPTION) {
@@ -472,11 +483,11 @@ static int inject_guarded(Cpu *cpu, u32 vector, u32 kind, u32 has_error, u32 err
 
 int cpu_inject(Cpu *cpu, uint32_t vector, uint32_t kind, uint32_t has_error, uint32_t error) {
     int reason;
-    begin(cpu);
+    run_begin(cpu);
     reason = inject_guarded(cpu, vector, kind, has_error, error);
     if (reason == 0 && cpu->stop_reason) reason = (int)cpu->stop_reason;
     cpu->exit.reason = (u32)reason;
-    finish(cpu);
+    run_finish(cpu);
     return reason;
 }
 

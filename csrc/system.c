@@ -7,6 +7,7 @@
  */
 #include "system.h"
 #include "flags.h"
+#include "guest.h"
 #include "isa_cost.h"
 #include "operand.h"
 #include "transfer.h"
@@ -86,9 +87,24 @@ static void flush(Cpu *cpu) {
     tlb_flush(cpu);
 }
 
+/* In guest mode the host's bits stay as they are; to change one is an exit. */
+static u32 with_hosts(Cpu *cpu, u32 number, u32 value) {
+    const ControlBlock *control = cpu->control;
+    u32 mask, now = number == 0 ? cpu->state.cr0 : cpu->state.cr4;
+    u32 visible = number == 0 ? visible_cr0(cpu) : visible_cr4(cpu);
+    if (likely(control == NULL)) return value;
+    mask = number == 0 ? control->cr0_mask : control->cr4_mask;
+    if ((value ^ visible) & mask) {
+        cpu->exit.operand = number;
+        cpu->exit.value = value;
+        leave(cpu, EXIT_INTERCEPT);
+    }
+    return (value & ~mask) | (now & mask);
+}
+
 static void set_cr0(Cpu *cpu, u32 value) {
     u32 changed;
-    value = (value & cr0_known) | CR0_ET;
+    value = with_hosts(cpu, 0, (value & cr0_known) | CR0_ET);
     if ((value & CR0_PG) && !(value & CR0_PE)) raise_error(cpu, VECTOR_GP, 0);
     if ((value & CR0_NW) && !(value & CR0_CD)) raise_error(cpu, VECTOR_GP, 0);
     if (!(value & CR0_PE)) leave_unsupported(cpu, UNSUPPORTED_REAL_MODE);
@@ -99,8 +115,10 @@ static void set_cr0(Cpu *cpu, u32 value) {
 }
 
 static void set_cr4(Cpu *cpu, u32 value) {
-    u32 changed = cpu->state.cr4 ^ value;
+    u32 changed;
     if (value & ~(u32)(CR4_TSD | CR4_DE | CR4_PSE)) raise_error(cpu, VECTOR_GP, 0);
+    value = with_hosts(cpu, 4, value);
+    changed = cpu->state.cr4 ^ value;
     cpu->state.cr4 = value;
     if (changed & CR4_PSE) flush(cpu);
     refresh_mode(cpu);
@@ -110,10 +128,10 @@ void op_mov_from_cr(Cpu *cpu, const Insn *in, UNUSED Shape s) {
     u32 value = 0;
     check_intercept(cpu, in, cpu->state.intercepts.cr_reads, in->rm / 4);
     switch (in->reg) {
-    case 0: value = cpu->state.cr0; break;
+    case 0: value = visible_cr0(cpu); break;
     case 2: value = cpu->state.cr2; break;
     case 3: value = cpu->state.cr3; break;
-    case 4: value = cpu->state.cr4; break;
+    case 4: value = visible_cr4(cpu); break;
     default: raise_fault(cpu, VECTOR_UD);
     }
     set_reg(cpu, in->rm, 32, value);
@@ -136,7 +154,7 @@ void op_mov_to_cr(Cpu *cpu, const Insn *in, UNUSED Shape s) {
 
 void op_smsw(Cpu *cpu, const Insn *in, Shape s) {
     if (s.form != FORM_REG) s.bits = 16;
-    write_rm(cpu, in, s, cpu->state.cr0);
+    write_rm(cpu, in, s, visible_cr0(cpu));
 }
 
 /* PE, MP, EM and TS only; PE cannot be cleared. */
@@ -144,11 +162,11 @@ void op_lmsw(Cpu *cpu, const Insn *in, Shape s) {
     u32 value;
     s.bits = 16;
     value = read_rm(cpu, in, s);
-    set_cr0(cpu, (cpu->state.cr0 & ~(u32)(CR0_MP | CR0_EM | CR0_TS)) | (value & 15));
+    set_cr0(cpu, (visible_cr0(cpu) & ~(u32)(CR0_MP | CR0_EM | CR0_TS)) | (value & 15));
 }
 
 void op_clts(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
-    set_cr0(cpu, cpu->state.cr0 & ~(u32)CR0_TS);
+    set_cr0(cpu, visible_cr0(cpu) & ~(u32)CR0_TS);
 }
 
 /* The operand is an address, not an access: no limit is checked. */
@@ -285,11 +303,13 @@ void op_rdtsc(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
 
 void op_rdmsr(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     if (cpu->state.gpr[ECX] != MSR_TSC) raise_error(cpu, VECTOR_GP, 0);
+    if (unlikely(cpu->control != NULL) && cpu->control->tsc_reads) leave(cpu, EXIT_INTERCEPT);
     set_edx_eax(cpu, time_stamp(cpu));
 }
 
 void op_wrmsr(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     u64 value = (u64)cpu->state.gpr[EDX] << 32 | cpu->state.gpr[EAX];
     if (cpu->state.gpr[ECX] != MSR_TSC) raise_error(cpu, VECTOR_GP, 0);
+    if (unlikely(cpu->control != NULL) && cpu->control->tsc_writes) leave(cpu, EXIT_INTERCEPT);
     cpu->state.tsc_offset = value - tick_now(cpu);
 }

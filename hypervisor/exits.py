@@ -152,6 +152,49 @@ EXITS: Final[dict[int, Handler]] = {
     ExitReason.REQUEST: _requested,
 }
 
+# -- Exits from guest mode -----------------------------------------------------------------------
+
+
+def _guest_event(vm: VirtualMachine) -> Outcome:
+    """An exception that was intercepted: #PF, of a guest on shadows."""
+    record = vm.record
+    verdict, error = vm.paging.fault(record.linear, record.error)
+    if verdict is Verdict.HIDDEN:
+        vm.count("hidden page fault")
+        return RESUME
+    vm.count("traced store" if verdict is Verdict.TRACED else "guest page fault")
+    if vm.guest_mode.delivering:
+        return vm.deliver_here()  # a push of its delivery: no instruction's
+    if verdict is Verdict.TRACED:
+        return vm.interpret("traced store")
+    vm.event = Event(record.vector, error, record.linear)
+    return REFLECT
+
+
+def _intercepted(vm: VirtualMachine) -> Outcome:
+    """An instruction that the control block lists."""
+    mnemonic = ROWS[vm.record.row].mnemonic
+    vm.count(f"{mnemonic} cr{vm.record.operand}" if mnemonic == "mov" else mnemonic)
+    return vm.interpret(mnemonic)
+
+
+def _violation(vm: VirtualMachine) -> Outcome:
+    """The tables below the guest's do not have a page yet."""
+    vm.count("nested violation")
+    vm.paging.violated(vm.record.address)
+    return RESUME
+
+
+#: What serves an exit from guest mode; the others are served as the bare machine's are.
+GUEST_EXITS: Final[dict[int, Handler]] = {
+    ExitReason.DEADLINE: _resume,
+    ExitReason.TRACE: _trace,
+    ExitReason.EVENT: _guest_event,
+    ExitReason.INTERCEPT: _intercepted,
+    ExitReason.NESTED: _violation,
+}
+
+
 #: What serves an exception, by vector; the others are reflected.
 EVENTS: Final[dict[int, Callable[[VirtualMachine, Any], Outcome]]] = {
     10: _protection,  # #TS

@@ -26,19 +26,22 @@ from emulator.memory import Memory
 from emulator.result import Result, Stop
 from hypervisor.descriptors import Descriptors
 from hypervisor.emulate import Trapped
-from hypervisor.exits import EXITS
+from hypervisor.exits import EXITS, GUEST_EXITS
 from hypervisor.gates import Gates
 from hypervisor.guest_memory import GuestMemory
+from hypervisor.guest_mode import EXCEPTION, EXTERNAL, GuestMode
 from hypervisor.host import Host
 from hypervisor.memory import choose_memory, find_memory
 from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
 from hypervisor.segments import CS
+from hypervisor.switch import Switch
 from hypervisor.techniques import find_technique
 from hypervisor.techniques.base import Technique
 from hypervisor.variants import set_weights, sites_of
 from hypervisor.world import World
+from isa.table import ROWS
 
 DEFAULT_RAM: Final = "16M"
 TURN_TICKS: Final = 100_000  #: a machine's time is looked at so often
@@ -47,6 +50,8 @@ INTERPRETED_CHARGE: Final = 100
 ALL_VECTORS: Final = bytes([0xFF] * 32)
 DEADLINE: Final = int(ExitReason.DEADLINE)
 INTERRUPT: Final = int(ExitReason.INTERRUPT)
+#: What is counted for an exit from guest mode that has no other name.
+EXIT_NAMES: Final = {int(reason): reason.name.lower().replace("_", " ") for reason in ExitReason}
 TRACE_RING: Final = 4096  #: records that a CPU of the core keeps
 
 
@@ -73,17 +78,6 @@ class VirtualMachine(Machine):
         self.technique = find_technique(technique) if isinstance(technique, str) else technique
         self.mmu = choose_memory(mmu, self.technique)
         self.host = Host(ram) if host is None else host
-        self.real = self.host.cpu.state
-        # Fields of it that every exit needs, the real CPU's as well.
-        self.gpr, self.dr, self.flags, self.real_tick, self._real_cpl = map(
-            self.host.cpu.field, ("gpr", "dr", "eflags", "tick", "cpl")
-        )
-        self.record = self.host.cpu.record  #: of the real CPU's last exit
-        self.read_fault = self.host.cpu.fault  #: what it says of an exception
-        self._run_real = self.host.cpu.run
-        #: The instruction that the real CPU could not execute is done; the next one's EIP, which
-        #: must be below 2**32.
-        self.retire = self.host.cpu.retire
         #: System calls may go to the guest's handler without an exit.
         self.passes_gates = gates and self.technique.kernel_in_ring_1
         self.turn_ended = False
@@ -102,7 +96,23 @@ class VirtualMachine(Machine):
         if program is not None:
             self.load(program)
 
+    def _show(self, cpu: Cpu) -> None:
+        """Let handlers see the guest where it is while they are called: on the real CPU, or, after
+        an exit from guest mode, on the virtual one."""
+        self._executing = cpu
+        self.real = cpu.state
+        # Fields of it that every exit needs.
+        self.gpr, self.dr, self.flags, self.real_tick, self._real_cpl = map(
+            cpu.field, ("gpr", "dr", "eflags", "tick", "cpl")
+        )
+        self.record = cpu.record  #: of the last exit
+        self.read_fault = cpu.fault  #: what it says of an exception
+        #: The instruction that the real CPU could not execute is done; the next one's EIP, which
+        #: must be below 2**32.
+        self.retire = cpu.retire
+
     def _build(self, ram: int) -> tuple[Memory, Cpu]:
+        guest_mode = self.technique.guest_mode
         memory = GuestMemory(self.host, ram)
         cpu = self.cpu = Cpu(self.host.memory.machine)
         cpu.set_frames(memory.frames, memory.count)
@@ -111,11 +121,20 @@ class VirtualMachine(Machine):
         )
         self.guest_page = memory.guest_page
         self._guest_memory = memory
+        self._show(cpu if guest_mode else self.host.cpu)
+        self._run_real = self.host.cpu.run
         self.monitor = Monitor(self.host)
-        paging = find_memory(self.mmu)
-        self.paging = paging(self.host, memory, cpu, self.monitor.page_table)
+        #: A GuestPaging; which one, the technique has a say in.
+        self.paging: Any = find_memory(self.mmu)(
+            self.host, memory, cpu, None if guest_mode else self.monitor.page_table
+        )
         self.descriptors = Descriptors(cpu, self.monitor, memory.guest_page, self.paging.trace)
-        self.world = World(self.host, cpu, self.descriptors, self.paging)
+        self.world: Switch
+        if guest_mode:
+            self.world = self.guest_mode = GuestMode(self.host, cpu, self.paging)
+        else:
+            self.world = World(self.host, cpu, self.descriptors, self.paging)
+        self._run_once = self._run_guest_to_exit if guest_mode else self._run_to_exit
         self.technique.attach(self)
         self.gates = Gates(self)
         self.world.on_change.append(self.gates.check)
@@ -139,13 +158,15 @@ class VirtualMachine(Machine):
         self.cpu.state.trace = self._trace_kinds
         self._forget()
         intercepts = self.world.intercepts
+        if self.technique.guest_mode:
+            return  # no instruction is unsafe there
         intercepts.vectors = ALL_VECTORS
         for row in self._virtualizable:
             intercepts.gp_rows[row >> 3] |= 1 << (row & 7)
 
     def _forget(self) -> None:
         """The guest is another one now, or elsewhere: nothing made for it holds."""
-        self.world.entered = False
+        self.world.forget()
         self.paging.clear()
         self.descriptors.clear()
         self.gates.close()
@@ -169,7 +190,7 @@ class VirtualMachine(Machine):
     def _run_virtual(self, until: int) -> int:
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
         tick, clock = self._tick, self.board.clock
-        run_to_exit = self._run_to_exit if self._tracer is None else self._run_traced_to_exit
+        run_to_exit = self._run_once if self._tracer is None else self._run_traced_to_exit
         while True:
             reason = run_to_exit(until)
             if reason != DEADLINE or self._stop is not None:
@@ -201,6 +222,46 @@ class VirtualMachine(Machine):
         if world.entered:
             self._tick[0] = self.real_tick[0]
         return DEADLINE
+
+    def _run_guest_to_exit(self, until: int) -> int:
+        """The same in guest mode, whose exits may be the bare machine's to serve."""
+        if self._interrupt_line[0]:
+            state = self.cpu.state
+            if state.eflags & EFLAGS_IF and not state.interrupt_shadow:
+                return INTERRUPT
+        reason = self.guest_mode.run(until)
+        handler = GUEST_EXITS.get(reason)
+        if handler is None:
+            self.count_served(reason)
+            return reason
+        if handler(self) is REFLECT:
+            self.reflected += 1
+            event = self.event
+            self.cpu.state.cr2 = event.address
+            self.guest_mode.deliver(event.vector, EXCEPTION, event.error)
+        return DEADLINE
+
+    def _interrupt(self) -> None:
+        """An external interrupt; into guest mode the processor itself delivers it, now."""
+        if not self.technique.guest_mode:
+            super()._interrupt()
+            return
+        self.guest_mode.deliver(self.board.pic.acknowledge(), EXTERNAL)
+        while self.guest_mode.delivering and self._stop is None:
+            again = self._run_once(self.ticks)
+            if again != DEADLINE:
+                self.exits[again] += 1
+                self._handlers[again]()
+
+    def deliver_here(self) -> Outcome:
+        """Have the virtual CPU deliver what the real one was about to, and could not."""
+        if self.guest_mode.control.event.again:
+            self.guest_mode.drop()
+            return self.interpret("delivery")  # of the instruction's own fault
+        again = self.guest_mode.deliver_here()
+        if again:
+            self._handlers[again]()
+        return RESUME if self._stop is None else STOP
 
     def _may_enter(self) -> bool:
         refusal = self.technique.refusal(self)
@@ -234,6 +295,11 @@ class VirtualMachine(Machine):
         address = self.cpu.translate(linear)
         return None if address is None else self.guest_page.get(address >> 12)
 
+    def count_served(self, reason: int) -> None:
+        """Count an exit from guest mode that is served as the bare machine's."""
+        named = reason in (ExitReason.PORT_READ, ExitReason.PORT_WRITE)
+        self.count(ROWS[self.record.row].mnemonic if named else EXIT_NAMES[reason])
+
     def count(self, reason: str) -> None:
         """Count an exit."""
         self.counts[reason] += 1
@@ -263,7 +329,7 @@ class VirtualMachine(Machine):
 
     def code_at(self, eip: int, length: int) -> bytes:
         """The bytes of an instruction of the guest; fewer where they are not mapped."""
-        return self.host.cpu.read_linear(self.real.seg[CS].base + eip, length)
+        return self._executing.read_linear(self.real.seg[CS].base + eip, length)
 
     def fill_shadow(self, record: Any) -> bool:
         """Repair a page fault of the real CPU, if the shadows were behind; False if not."""
@@ -335,7 +401,9 @@ class VirtualMachine(Machine):
 
     def _watched(self) -> None:
         """A store to a page that shadows depend on."""
-        self._written(self.guest_page[self.cpu.exit.address >> 12])
+        record = self.cpu.record
+        for page in record.watched[0 : record.watched_count]:
+            self._written(self.guest_page[page])
 
     def _written(self, page: int) -> None:
         if not self.paging.is_traced(page):
@@ -362,7 +430,7 @@ class VirtualMachine(Machine):
     def _run_traced_to_exit(self, until: int) -> int:
         """The same, with the records of both CPUs in the order in which things happened."""
         self.drain_trace()  # what was delivered since the last exit, by the virtual CPU
-        reason = self._run_to_exit(until)
+        reason = self._run_once(until)
         self.drain_trace()
         return reason
 

@@ -15,9 +15,8 @@ segments, memory/ for CR3.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from emulator.core import EFLAGS_IF, SEGMENTS, Cpu, ffi, lib
 from hypervisor import segments
@@ -34,11 +33,11 @@ from hypervisor.monitor import (
     TSS_SELECTOR,
 )
 from hypervisor.segments import CS, SS, Segment
+from hypervisor.switch import Switch
 
 if TYPE_CHECKING:
     from hypervisor.host import Host
     from hypervisor.memory.shadow import ShadowPaging
-    from hypervisor.vcpu_area import VcpuArea
 
 EFLAGS_IOPL: Final = 0x3000
 #: Bits of EFLAGS that the real CPU's say nothing about.
@@ -65,38 +64,29 @@ RING_AND_SEGMENTS: Final = _slice("cpl", "ldtr")
 TABLES_AND_CONTROLS: Final = _slice("ldtr", "dr")
 
 
-class World:
+class World(Switch):
     """What switches between one virtual CPU and the real one."""
 
     def __init__(
         self, host: Host, cpu: Cpu, descriptors: Descriptors, paging: ShadowPaging
     ) -> None:
-        self._host = host
+        super().__init__(host, ffi.new("Intercepts *"))
         self._virtual, self._real = cpu.state, host.cpu.state
         self._virtual_bytes, self._real_bytes = ffi.buffer(cpu.state), ffi.buffer(host.cpu.state)
         self._to_real = partial(lib.cpu_hand_over, host.cpu.pointer, cpu.pointer, VIRTUAL_FLAGS)
         self._to_virtual = partial(lib.cpu_hand_over, cpu.pointer, host.cpu.pointer, VIRTUAL_FLAGS)
         self._descriptors = descriptors
         self._paging = paging
-        self.intercepts: Any = ffi.new("Intercepts *")  #: of the real CPU while the guest runs
-        self.entered = False  #: the real CPU holds what is newest
         self._cycles = 0  #: of the real CPU, in the times it was ours
         self._known: dict[bytes, bytes] = {}  #: virtual ring and segments -> real ones
         self._virtual_segments = b""  #: as they were entered
         self._real_segments = b""
         self._controls = b""  #: virtual table and control registers, as last seen
-        self.area: VcpuArea | None = None  #: of a guest that has one
-        #: By real ring and index: what the real CPU has in segment registers while the guest runs
-        #: there, whatever the guest has in them: selector, attributes, base, limit.
-        self.own_segments: dict[int, dict[int, list[int]]] = {}
-        self.sti_shadow_at = -1  #: the tick at which an STI of such a one has just retired
-        #: Called when those have changed, before the guest goes on.
-        self.on_change: list[Callable[[], None]] = [descriptors.check]
+        self.on_change.append(descriptors.check)
 
     # -- to the real CPU ---------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """Make the real CPU the guest's."""
         if self.entered:
             return
         if self._host.running is not self:
@@ -127,28 +117,21 @@ class World:
         real.cr3 = self._paging.root()
 
     def load_intercepts(self) -> None:
-        """Make the real CPU's intercepts those of this machine, if it is running."""
         if self._host.running is self:
             self._real.intercepts = self.intercepts[0]
 
     def load_trace(self) -> None:
-        """Make what the real CPU records that of this machine, if it is running."""
         if self._host.running is self:
             self._real.trace = self._virtual.trace
 
     def refresh(self) -> None:
-        """Make the real CPU forget what the shadows no longer say."""
         self._paging.stale = False
         self._real.cr3 = self._paging.root()
         self._host.cpu.flush_tlb()
 
     def _take_over(self) -> None:
-        """The real CPU was another virtual machine's."""
-        real, before = self._real, self._host.running
-        if before is not None:
-            before.leave()
-            before.give_up()
-        self._host.running = self
+        super()._take_over()
+        real = self._real
         self._cycles -= real.cycle
         real.trace = self._virtual.trace
         real.gdtr.base, real.gdtr.limit = GDT, TABLE_BYTES - 1
@@ -166,12 +149,10 @@ class World:
         self._paging.stale = True
 
     def give_up(self) -> None:
-        """The real CPU goes to another virtual machine."""
         self._cycles += self._real.cycle
 
     @property
     def cycles(self) -> int:
-        """How many cycles the real CPU has spent on this guest."""
         used: int = self._cycles + (self._real.cycle if self._host.running is self else 0)
         return used
 
@@ -202,7 +183,6 @@ class World:
     # -- and back ----------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Bring the virtual CPU up to date."""
         if not self.entered:
             return
         self.entered = False

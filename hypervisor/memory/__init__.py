@@ -1,23 +1,23 @@
 """Memory virtualizations: how a guest's linear addresses become machine addresses.
 
 A registry: a module of this package is one way, with one class; `MEMORIES` names it. The interface
-is shadow.py's. A technique says which ways it can go with (hypervisor/techniques/).
+is base.py's. A technique says which ways it can go with (hypervisor/techniques/).
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hypervisor.errors import HypervisorError
 
 if TYPE_CHECKING:
-    from hypervisor.memory.shadow import ShadowPaging
     from hypervisor.techniques.base import Technique
 
 #: Name for --mmu -> (module, class).
 MEMORIES: Final = {
     "shadow": ("hypervisor.memory.shadow", "ShadowPaging"),
+    "nested": ("hypervisor.memory.nested", "NestedPaging"),
 }
 
 
@@ -33,8 +33,7 @@ def choose_memory(name: str | None, technique: Technique) -> str:
     return name
 
 
-def find_memory(name: str) -> type[ShadowPaging]:
-    """The class of that name; KeyError if there is none."""
+def find_memory(name: str) -> Any:
+    """The class of that name, a `GuestPaging` each; KeyError if there is none."""
     module, member = MEMORIES[name]
-    found: type[ShadowPaging] = getattr(import_module(module), member)
-    return found
+    return getattr(import_module(module), member)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from emulator.core import Access, Cpu
 from hypervisor.guest_memory import NO_FRAME, GuestMemory
+from hypervisor.memory.base import GuestPaging
 from hypervisor.monitor import ACCESSED, DIRECTORY_INDEX, DIRTY, PRESENT, USER, WRITABLE
 
 if TYPE_CHECKING:
@@ -93,16 +94,17 @@ class Table:
         self.writable: dict[int, int] = {}  #: index -> guest page, of entries with write rights
 
 
-class ShadowPaging:
+class ShadowPaging(GuestPaging):
     """The shadows of one virtual CPU.
 
-    cpu: the virtual CPU, whose control registers and guest tables count. real: whose TLB holds
-    what comes of the shadows.
+    cpu: the virtual CPU, whose control registers and guest tables count. monitor_table: machine
+    page of the table that the top of linear space has in all of them; None: that is the guest's.
     """
 
-    def __init__(self, host: Host, memory: GuestMemory, cpu: Cpu, monitor_table: int) -> None:
-        self._host = host
-        self._memory = memory
+    def __init__(
+        self, host: Host, memory: GuestMemory, cpu: Cpu, monitor_table: int | None
+    ) -> None:
+        super().__init__(host, memory)
         self._cpu = cpu
         self._monitor_table = monitor_table
         #: Called when it changes which pages are traced, or for whom, or what shadows them.
@@ -110,9 +112,6 @@ class ShadowPaging:
         #: Guest tables with stores that nobody reports, to entries that have no shadow.
         self.unreported: set[int] = set()
         self.shares_monitor = False  #: some of the monitor's pages are in reach of ring 3
-        self.fills = self.drops = 0  #: entries made, entries taken back
-        self.report: Callable[[str], None] | None = None  #: wants to hear of every change, in words
-        self.stale = False  #: the real TLB may hold more than the shadows allow
         self._tables: OrderedDict[Key, Table] = OrderedDict()
         self._of_page: dict[int, set[Table]] = defaultdict(set)  #: guest page -> shadows of it
         self._writers: dict[int, set[tuple[Table, int]]] = defaultdict(set)
@@ -142,7 +141,7 @@ class ShadowPaging:
         is_guests = key.kind == "table" or (key.kind == "directory" and key.page >= 0)
         copy = array("I", self._memory.read(key.page << 12, PAGE)) if is_guests else None
         table = self._tables[key] = Table(key, self._host.allocate_zeroed(), copy)
-        if key.kind == "directory":
+        if key.kind == "directory" and self._monitor_table is not None:
             rights = PRESENT | WRITABLE | ACCESSED | (USER if self.shares_monitor else 0)
             self._store(table, DIRECTORY_INDEX, self._monitor_table << 12 | rights)
         if is_guests:
@@ -182,14 +181,10 @@ class ShadowPaging:
             count,
         )
 
-    def _say(self, form: str, *values: object) -> None:
-        if self.report is not None:
-            self.report(form % values)
-
     def _fill(self, linear: int, access: int, walked: Any, page: int) -> None:
         directory = self._directory()
         upper, index = linear >> 22, linear >> 12 & 1023
-        assert upper != DIRECTORY_INDEX, f"{linear:#x} is the monitor's"
+        assert not self._is_monitors(upper), f"{linear:#x} is the monitor's"
         table = directory.children.get(upper)
         if not self._cpu.state.cr0 & CR0_PG:
             table = table or self._link(directory, upper, Key("flat", upper << 10, 0, True, False))
@@ -205,6 +200,9 @@ class ShadowPaging:
             table.copy[index] = walked.table_entry
         self._map(table, index, page, self._rights(walked, access))
         self._prefetch(table, index)
+
+    def _is_monitors(self, index: int) -> bool:
+        return index == DIRECTORY_INDEX and self._monitor_table is not None
 
     def _key_below(self, above: Key, upper: int, walked: Any) -> Key:
         entry = walked.directory_entry
@@ -343,7 +341,7 @@ class ShadowPaging:
         table.copy = array("I", now)
 
     def _drop_entry(self, table: Table, index: int) -> None:
-        if table.key.kind == "directory" and index == DIRECTORY_INDEX:
+        if table.key.kind == "directory" and self._is_monitors(index):
             return
         child = table.children.pop(index, None)
         if child is not None:

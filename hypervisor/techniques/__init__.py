@@ -22,6 +22,7 @@ TECHNIQUES: Final = {
     "translate": ("hypervisor.techniques.translate", "Translate"),
     "patch": ("hypervisor.techniques.patch", "Patch"),
     "paravirt": ("hypervisor.techniques.paravirt", "Paravirt"),
+    "hardware": ("hypervisor.techniques.hardware", "Hardware"),
 }
 
 

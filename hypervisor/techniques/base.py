@@ -27,6 +27,8 @@ class Technique:
     switches: ClassVar[Mapping[str, tuple[str, Any]]] = {}
     #: Whether the guest's kernel runs in ring 1, so that the hardware may call it (gates.py).
     kernel_in_ring_1: bool = True
+    #: Whether it runs in guest mode (guest_mode.py), in ring 0 of its own.
+    guest_mode: ClassVar[bool] = False
     #: Never passed through a gate: `int` with it asks for the hypervisor, in the kernel at least.
     own_vector: ClassVar[int | None] = None
     #: Whether it makes code of its own: `on_code`, `holds`.

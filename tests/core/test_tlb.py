@@ -286,6 +286,32 @@ def test_a_flag_set_on_a_page_takes_effect_at_once(lab: TlbLab) -> None:
     assert lab.get32(ONE) == before
 
 
+def watched(lab: TlbLab) -> set[int]:
+    record = lab.cpu.record
+    return set(record.watched[0 : record.watched_count])
+
+
+def test_a_store_across_watched_pages_reports_both(lab: TlbLab) -> None:
+    lab.memory.set_flags(range(DATA, DATA + 0x2000), set_=PageFlag.WATCHED)
+    lab.load(f"mov [{DATA + 0xFFE}], eax\nhlt")
+    assert lab.go(20).reason == ExitReason.WATCH
+    assert watched(lab) == {DATA >> 12, (DATA >> 12) + 1}
+
+
+@pytest.mark.parametrize("stack_too", [False, True])
+def test_a_step_reports_a_watched_store_with_its_trap(lab: TlbLab, stack_too: bool) -> None:
+    """The store is what the next step reported, or nobody, if the trap's frame was watched too."""
+    lab.load(f"mov [{DATA}], eax\nhlt")
+    lab.state.eflags |= 0x100
+    stack = lab.state.gpr[4] - 4 & ~0xFFF
+    pages = {DATA, stack} if stack_too else {DATA}
+    for page in pages:
+        lab.memory.set_flags(range(page, page + 0x1000), set_=PageFlag.WATCHED)
+    assert lab.cpu.step() == ExitReason.WATCH
+    assert watched(lab) == {page >> 12 for page in pages}
+    assert lab.cpu.step() != ExitReason.WATCH
+
+
 def test_cycles_do_not_tell_which_blocks_are_cached(lab: TlbLab) -> None:
     """A walk is charged where a processor's TLB misses; dropping blocks and write tags is free."""
 

@@ -175,8 +175,9 @@ def _retired(retire: Callable[[VirtualMachine, int], None]) -> Change:
     build = VirtualMachine._build
 
     def built(vm: VirtualMachine, ram: int) -> tuple[Memory, Cpu]:
+        found = build(vm, ram)
         vm.retire = partial(retire, vm)
-        return build(vm, ram)
+        return found
 
     return value(VirtualMachine, "_build", built)
 

@@ -128,7 +128,7 @@ _CHANGES: Final = [
             edit(_S.written, "table is live or any(parent is live for parent, _ in table.parents)",
                  "False"), "performance only: they are made again"),
     _shadow("the monitor's entry goes with the guest's",
-            edit(_S._drop_entry, 'table.key.kind == "directory" and index == DIRECTORY_INDEX',
+            edit(_S._drop_entry, 'table.key.kind == "directory" and self._is_monitors(index)',
                  "False")),
     _shadow("dropped entries stay", edit(_S._drop_entry, "self._store(table, index, 0)", "pass")),
     _shadow("dropped entries stay in the TLB", edit(_S._drop_entry, "self.stale = True", "pass")),

@@ -100,6 +100,14 @@ def translate_user(seed: int) -> Difference | None:
     return unmodified(random_guest(seed), technique=Translate(user=True))
 
 
+def hardware(seed: int) -> Difference | None:
+    return unmodified(random_guest(seed), technique="hardware")
+
+
+def hardware_on_shadows(seed: int) -> Difference | None:
+    return unmodified(random_guest(seed), technique="hardware", mmu="shadow")
+
+
 #: What a storm draws from: the limits at which a translator changes its ways, and how far it is run
 #: at a time.
 CACHE_BYTES: Final = (LEAST_BYTES, LEAST_BYTES, LEAST_BYTES + 4096, DEFAULT_BYTES)
@@ -141,7 +149,10 @@ def run_in_cuts(run: MachineRun, rng: Random) -> None:
         tick += rng.choice(CUTS)
 
 
-TECHNIQUES = (interpret, trap, paravirt, translate, translate_user, storm, patch, patch_strict)
+TECHNIQUES = (
+    interpret, trap, paravirt, translate, translate_user, storm, patch, patch_strict, hardware,
+    hardware_on_shadows,
+)  # fmt: skip
 #: Of each, the deep tier's.
 DEEP_OF: Final[dict[Callable[[int], Difference | None], int]] = {
     translate: 3000,

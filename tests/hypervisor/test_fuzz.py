@@ -21,7 +21,7 @@ from hypervisor.translator.cache import LEAST_BYTES
 from hypervisor.vm import VirtualMachine
 from tests.core.samples import bytes_setup, program
 from tests.core.world import CODE, DATA, Setup
-from tests.hypervisor.twins import RAM, put, run_twins
+from tests.hypervisor.twins import RAM, OnShadows, put, run_twins
 
 FAST, DEEP = 40, 4000
 #: Their frames go into their own page tables or handlers, fault upon fault within one tick: what
@@ -36,7 +36,17 @@ def translate_all() -> Technique:
 
 
 each_technique = pytest.mark.parametrize(
-    "technique", ["trap", "interpret", "translate", translate_all, "patch", "patch --strict"]
+    "technique",
+    [
+        "trap",
+        "interpret",
+        "translate",
+        translate_all,
+        "patch",
+        "patch --strict",
+        "hardware",
+        OnShadows,
+    ],
 )
 
 
