@@ -18,7 +18,7 @@ from hypervisor.outcome import Outcome
 from hypervisor.patcher.area import PatchArea
 from hypervisor.patcher.coherence import NEAR, Coherence
 from hypervisor.patcher.memory import PatchMemory
-from hypervisor.patcher.patches import Patches
+from hypervisor.patcher.patches import INT3, Patches
 from hypervisor.patcher.scanner import GATE, Scanner
 from hypervisor.segments import BIG, CS, SS
 from hypervisor.techniques.base import USER, Technique
@@ -114,6 +114,7 @@ class Patch(Technique):
         return super().gate(vm, low, high)
 
     def traced(self, vm: VirtualMachine, record: Any) -> None:
+        vm.world.leave()  # the store may have been moved by a patch that goes now
         for linear in (record.linear, record.linear + NEAR & 0xFFFF_FFFF):
             page = vm.page_of(linear)
             if page is not None:
@@ -206,13 +207,15 @@ class Patch(Technique):
             return vm.interpret(site.name)
         vm.world.leave()
         code = self.original(vm)
-        if not code:
-            return None
-        if vm.in_kernel:
-            self.coherence.scan({eip})  # its page is mapped here as well
-            vm.counts[UNSCANNED] += 1
-            return Outcome.RESUME
-        return vm.interpret("patched for the kernel", code, len(code))
+        if not code or code[0] == INT3[0]:
+            return None  # its own, whatever follows it
+        if not vm.in_kernel:
+            return vm.interpret("patched for the kernel", code, len(code))
+        vm.counts[UNSCANNED] += 1
+        self.coherence.scan({eip})  # its page may be mapped here as well
+        if self.patches.at(eip) is None:
+            return vm.interpret(UNSCANNED, code, len(code))
+        return Outcome.RESUME
 
     def _faulted(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome | None:
         """An exception in patch memory."""

@@ -1,0 +1,156 @@
+"""Mutants of the patcher: what keeps patches true and unseen, disabled one at a time.
+
+mutants.py says what a mutant is. What kills these are runs under `patch --strict`, named here beside
+each: ``kernel 17`` is a generated kernel (test_differential.py), ``changes 17`` one that changes its
+code (test_code_changes.py), ``unruly 17`` arbitrary bytes (test_fuzz.py), and a bare name one of
+patched_sources.py or a guest of the manifest; after ``by default`` it is one without --strict. One that no run can notice has a
+reason instead. test_patch_sensitivity.py runs them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from hypervisor.patcher.area import PatchArea
+from hypervisor.patcher.coherence import Coherence
+from hypervisor.patcher.memory import PatchMemory
+from hypervisor.patcher.patches import Patches
+from hypervisor.patcher.scanner import Scanner
+from hypervisor.techniques.patch import Patch
+from tests.hypervisor.mutants import Change, edit, value
+
+
+class PatcherMutant(NamedTuple):
+    """What is disabled, and which run shows it, or why none can."""
+
+    name: str
+    change: Change
+    killer: str = ""
+    survives: str = ""
+
+
+def _nothing(*given: Any) -> None:
+    del given
+
+
+def _no(*given: Any) -> bool:
+    del given
+    return False
+
+
+def _none(*given: Any) -> tuple[int, ...]:
+    del given
+    return ()
+
+
+MUTANTS: Final = [
+    PatcherMutant("coherence: stores are not looked at", value(Coherence, "_changed", _nothing)),
+    PatcherMutant("coherence: mappings are not looked at", value(Coherence, "check", _nothing)),
+    PatcherMutant("coherence: nor what shadows take in", value(Coherence, "check_near", _no)),
+    PatcherMutant("coherence: a store finds patches", value(Coherence, "before_store", _nothing)),
+    PatcherMutant(
+        "coherence: a store finds patches in the page after",
+        edit(Coherence.before_store, "(-NEAR, 0, NEAR)", "(0,)"),
+    ),
+    PatcherMutant(
+        "coherence: patches that made way do not come back",
+        edit(Coherence.scan, " | (self._lost & self._scanner.sites)", ""),
+    ),
+    PatcherMutant(
+        "coherence: nobody asks whether any are missing",
+        edit(Patch.runs_directly, "elif self.coherence.incomplete:", "elif False:"),
+    ),
+    PatcherMutant(
+        "patches: a page with two addresses has jumps", value(Patches, "_is_shared", _no)
+    ),
+    PatcherMutant("patches: a jump stays when it is led into", value(Patches, "_is_entered", _no)),
+    PatcherMutant("patches: a jump may be led into", value(Patches, "_entered", lambda *_: "")),
+    PatcherMutant(
+        "patches: a jump may overwrite another's", value(Patches, "_overlapped", lambda *_: "")
+    ),
+    PatcherMutant(
+        "patches: what the guest has written is put back",
+        edit(Patches.remove, "number not in keep and ", ""),
+    ),
+    PatcherMutant(
+        "patches: a byte is given back while another needs it",
+        edit(Patches.remove, " and patch.physical + number not in others", ""),
+    ),
+    PatcherMutant("patches: our jumps take ticks", value(Patches, "_set_weights", _nothing)),
+    PatcherMutant("scanner: what overlaps a site is none", value(Scanner, "_covering", _none)),
+    PatcherMutant("scanner: nor what is found after it", value(Scanner, "_is_overwritten", _no)),
+    PatcherMutant(
+        "scanner: bytes have one address", value(Scanner, "aliases", lambda self, eip: [eip])
+    ),
+    PatcherMutant(
+        "scanner: what is no instruction is not known",
+        edit(Scanner._run, "self._break(eip, source, eip - start)", "pass"),
+    ),
+    PatcherMutant(
+        "scanner: a page is not entered from the one before",
+        value(Scanner, "_runs_into", lambda *_: set()),
+    ),
+    PatcherMutant(
+        "scanner: unsafe instructions are no sites",
+        edit(Scanner._run, "is_site(instruction) or ", ""),
+    ),
+    PatcherMutant(
+        "scanner: indirect transfers are no sites",
+        edit(Scanner._run, "(self._strict and instruction.row.body in INDIRECT)", "False"),
+    ),
+    PatcherMutant(
+        "patch: code runs in place while TF is set",
+        edit(Patch.runs_directly, "(EFLAGS_TF | EFLAGS_RF)", "EFLAGS_RF"),
+    ),
+    PatcherMutant(
+        "patch: code runs in place while it is watched",
+        edit(Patch.runs_directly, " or state.dr[7] & DR7_ENABLED", ""),
+    ),
+    PatcherMutant(
+        "patch: another code segment changes nothing",
+        edit(Patch.runs_directly, "context != self.scanner.context", "not self.scanner.pages"),
+    ),
+    PatcherMutant(
+        "patch: control registers are not looked at", value(Patch, "_check_controls", _nothing)
+    ),
+    PatcherMutant(
+        "patch: ring 3 runs into patches",
+        edit(Patch.runs_directly, "return not self.original(vm)", "return True"),
+    ),
+    PatcherMutant(
+        "patch: the virtual CPU executes patches", value(Patch, "original", lambda *_: b"")
+    ),
+    PatcherMutant(
+        "patch: handlers of gates are not scanned",
+        edit(Patch.gate, "self.coherence.scan({eip})", "pass"),
+    ),
+    PatcherMutant(
+        "patch: an interrupt comes right after STI", edit(Patch.limit, "site.name == STI", "False")
+    ),
+    PatcherMutant(
+        "patch: INT3 is the guest's",
+        edit(Patch._breakpoint, "vm.in_kernel and patch is not None", "False"),
+    ),
+    PatcherMutant(
+        "patch: faults in patch memory are the guest's",
+        edit(Patch._faulted, "if place.site is None:", "if True:"),
+    ),
+    PatcherMutant(
+        "patch: shadows are not filled for patch memory",
+        edit(Patch._faulted, "if vm.fill_shadow(record):", "if False:"),
+        survives="then the virtual CPU executes the original, and fills nothing either way",
+    ),
+    PatcherMutant(
+        "area: the guest is left in patch memory",
+        edit(PatchArea.leave, "if place is not None:", "if False:"),
+    ),
+    PatcherMutant(
+        "area: the guest is let in behind a jump",
+        edit(PatchArea.enter, "virtual.eip in patch.inside", "False"),
+    ),
+    PatcherMutant(
+        "memory: room is not taken back",
+        value(PatchMemory, "free", _nothing),
+        survives="only room is lost: test_patch.py counts it",
+    ),
+]
