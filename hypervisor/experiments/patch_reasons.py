@@ -17,7 +17,7 @@ from typing import Any, Final
 from emulator import Machine
 from emulator.core import SEGMENTS, TraceKind, ffi
 from emulator.result import Stop
-from hypervisor.patcher.patches import Patch
+from hypervisor.patcher.patches import JUMP, Patch
 from hypervisor.techniques.patch import UNSCANNED
 from hypervisor.techniques.patch import Patch as Technique
 from hypervisor.vm import VirtualMachine
@@ -52,8 +52,14 @@ class Watcher:
         for record in records:
             at = record.eip
             in_place = self._vm.in_kernel and not technique.memory.holds(at)
-            if record.kind == TraceKind.EXEC and in_place and not technique.scanner.knows(at):
+            if record.kind == TraceKind.EXEC and in_place and not self._expects(at):
                 self.entries.append((record.tick, at))
+
+    def _expects(self, eip: int) -> bool:
+        """Is it an instruction that has been scanned, and that no jump of ours has overwritten?"""
+        patch = self._technique.patches.at(eip)
+        within = patch is not None and patch.kind == JUMP and patch.eip < eip < patch.end
+        return self._technique.scanner.knows(eip) and not within
 
 
 def reason(

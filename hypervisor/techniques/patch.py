@@ -75,7 +75,7 @@ class Patch(Technique):
     def runs_directly(self, vm: VirtualMachine) -> bool:
         state = vm.cpu.state
         if state.cpl == USER:
-            return not self.original(vm)  # it may have come to what the kernel has patched
+            return not self._shares(vm)
         if state.eflags & (EFLAGS_TF | EFLAGS_RF) or state.dr[7] & DR7_ENABLED:
             return False  # each instruction is watched
         if not state.seg[SS].attributes & BIG:
@@ -92,6 +92,15 @@ class Patch(Technique):
             self.coherence.scan({eip})  # nobody may have overwritten it half
         elif self.coherence.incomplete:
             self.coherence.scan()
+        return True
+
+    def _shares(self, vm: VirtualMachine) -> bool:
+        """Has ring 3 come to what is patched for the kernel?"""
+        patch = self.patches.by_eip.get(vm.cpu.state.eip)
+        if not self.original(vm):
+            return False
+        if patch is not None and not patch.code:
+            patch.executed += 1
         return True
 
     def _check_controls(self) -> None:
@@ -210,6 +219,8 @@ class Patch(Technique):
         if not code or code[0] == INT3[0]:
             return None  # its own, whatever follows it
         if not vm.in_kernel:
+            if patch is not None:
+                patch.executed += 1
             return vm.interpret("patched for the kernel", code, len(code))
         vm.counts[UNSCANNED] += 1
         self.coherence.scan({eip})  # its page may be mapped here as well

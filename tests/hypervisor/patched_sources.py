@@ -56,24 +56,15 @@ SOURCES: Final[dict[str, str]] = {
         jmp over + 1
     done: {END}""",
     "found after what it overlaps": f"""
-        mov ecx, 2
-    again: mov eax, over
-        cmp ecx, 1
-        adc eax, 0
+        mov edi, 2
+    again: dec edi
+        js done
+        lea eax, [edi + over]           ; PUSHF first
         jmp eax
     over: db 0xB8, 0x9C, 0x58, 0x90, 0x90
         add ebx, eax
-        loop first
-        {END}
-    first: mov ecx, 1
-        mov edx, [count]
-        inc dword [count]
-        test edx, edx
-        jnz done
-        jmp over + 1
-    done: {END}
-    align 4096
-    count: dd 0""",
+        jmp again
+    done: {END}""",
     "read and written": f"""
         mov edi, 2
     again: {_SHOW}

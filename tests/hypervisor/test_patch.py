@@ -278,11 +278,12 @@ def test_guests_of_the_manifest_strictly(guest: Guest) -> None:
 
 @pytest.mark.parametrize(
     "guest",
-    [pytest.param(g, marks=[pytest.mark.deep] * (g.name in SLOW)) for g in GUESTS],
+    [pytest.param(g, marks=[pytest.mark.deep] * (g.name in SLOW)) for g in GUESTS
+     if not is_leaky(g)],
     ids=lambda guest: guest.name,
-)
+)  # fmt: skip
 def test_patch_and_translate_agree(guest: Guest) -> None:
-    """On what ring 3 shows of the real CPU as well, for its programs run directly under both."""
+    """With each other, whatever the bare machine says."""
     seen = []
     program = assemble_file(guest.source, include=guest.includes)
     for technique in ("patch", "translate"):
@@ -353,13 +354,13 @@ idt: times 32 dq 0
 def test_a_jump_into_every_byte(byte: int) -> None:
     """When all of it has been patched. Under --strict none is executed half-way."""
     source = INTO_BYTE.format(body=BODY, byte=byte, end=END)
-    assert JUMP in kinds(same(source, "patch --strict"))
+    assert same(source, "patch --strict").counts[JUMP] > 0
     assert difference(source, "patch") is None or why(source).startswith(UNSCANNED)
 
 
 def test_data_behind_a_call_that_does_not_return() -> None:
     """It is not taken for code if it does not read like code; and text holds nothing to patch."""
-    data = "db 'popf is 0x9D', 10, 0x0F, 0xFF, 0x9D, 0x9D, 0x9C, 0x9D"
+    data = "db 0x9D, 0x0F, 0xFF\ndb 'No such thing, said the kernel.', 10\ntimes 16 db 0"
     source = f"""
         mov esp, 0x90000
         call never
