@@ -59,11 +59,10 @@ class Coherence:
 
     def before_store(self, physical: int) -> None:
         """A store near a guest-physical address, in one page, is about to be interpreted."""
-        for page in {(physical + offset) // PAGE for offset in (-NEAR, 0, NEAR)}:
-            for patch in list(self._patches.of_page.get(page, ())):
-                if -NEAR < patch.physical - physical < NEAR:
-                    self._patches.remove(patch)
-                    self._lost.update(patch.sites)
+        for patch in list(self._patches.of_page.get(physical // PAGE, ())):
+            if -NEAR < patch.physical - physical < NEAR:
+                self._patches.remove(patch)
+                self._lost.update(patch.sites)
 
     @property
     def incomplete(self) -> bool:
