@@ -207,12 +207,12 @@ MUTANTS: Final = [
     PatcherMutant(
         "area: the guest is left in patch memory",
         value(PatchMemory, "place", lambda *_: None),
-        survives=UNDECIDED,
+        "led into later",
     ),
     PatcherMutant(
         "area: the guest is let in behind a jump",
         value(PatchArea, "enter", VcpuArea.enter),
-        survives=UNDECIDED,
+        "read in two ways",
     ),
     PatcherMutant(
         "memory: room is not taken back",
