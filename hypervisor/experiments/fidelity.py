@@ -21,9 +21,11 @@ from guests import Guest
 from hypervisor.errors import HypervisorError
 from hypervisor.experiments.lockstep import Divergence, first_difference
 from hypervisor.experiments.observe import NativeRun, Observation, compare
+from hypervisor.experiments.patch_reasons import reason
 from hypervisor.experiments.subjects import Image, Subject, find_subjects, variants
 from hypervisor.experiments.virtual import VirtualRun, native_run
 from hypervisor.techniques import TECHNIQUES, find_technique, kind_of
+from hypervisor.techniques.patch import Patch
 from hypervisor.variants import sites_of
 
 EQUAL: Final = "equal"
@@ -66,7 +68,7 @@ class Cell:
     ticks: int  #: of the native run
     rescues: tuple[Rescue, ...] = ()
     cross: Divergence | None = None
-    reason: str = ""  #: of a refusal
+    reason: str = ""  #: of a refusal, or what an in-place patcher cannot hide
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,16 @@ def _compare(subject: Subject, column: Column, native: _Reference, image: Image)
     name = column.technique
     if compare(native.seen, run.observe(), sites=sites, name=name) is None:
         return Cell(subject.name, column, EQUAL, ticks, rescues)
-    cross = first_difference(native.start, start, max_ticks=limit, sites=sites, name=name)
-    return Cell(subject.name, column, CROSS, ticks, rescues, cross)
+    why = ""
+    if name.partition(" ")[0] == Patch.name:
+        why = reason(lambda: start().machine, lambda: native.start().machine, limit)
+    try:
+        cross = first_difference(native.start, start, max_ticks=limit, sites=sites, name=name)
+    except RuntimeError:
+        if not why:
+            raise
+        cross = None  # where a patched guest is stopped, it is let in behind its patches
+    return Cell(subject.name, column, CROSS, ticks, rescues, cross, why)
 
 
 def _masked(image: Image) -> list[range]:

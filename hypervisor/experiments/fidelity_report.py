@@ -69,7 +69,8 @@ def explain(cell: Cell) -> str:
         return cell.reason or "differs at its end, but at no tick before"
     cross = cell.cross
     where = f" in {place(cross)}" if cross.place else ""
-    return f"{cross.text} at {cross.eip:#x}{where}, tick {cross.tick}: {difference(cross)}"
+    why = f" ({cell.reason})" if cell.reason else ""
+    return f"{cross.text} at {cross.eip:#x}{where}, tick {cross.tick}: {difference(cross)}{why}"
 
 
 def refusal_lines(matrix: Matrix) -> list[str]:

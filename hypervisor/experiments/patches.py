@@ -96,9 +96,9 @@ class Census:
         vars(memory).update(add=self._added, free=self._freed)  # nobody else pays for it
         vm.set_tracer(TraceKind.EXEC, self)
 
-    def _added(self, patch: Patch, after: int) -> None:
+    def _added(self, patch: Patch) -> None:
         self._vm.drain_trace()  # what stood there before has run
-        self._add(patch, after)
+        self._add(patch)
         if patch.start:
             self._begun[patch.start] = self._begun[patch.eip] = _Begun()
 

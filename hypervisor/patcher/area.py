@@ -8,6 +8,7 @@ from hypervisor.translator.area import put_registers_back, show_selectors
 from hypervisor.translator.layout import OWN_FIELDS
 from hypervisor.vcpu_area import VcpuArea
 from hypervisor.world import USER
+from isa.operands import CS
 from isa.paravirt import FIELDS
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class PatchArea(VcpuArea):
 
     def leave(self, virtual: Any) -> None:
         super().leave(virtual)
-        if self._memory.holds(virtual.eip):
-            _, place = self._memory.find(virtual.eip)
-            put_registers_back(self, virtual, place)
+        linear = (virtual.seg[CS].base + virtual.eip) & 0xFFFF_FFFF
+        if self._memory.holds(linear):  # ring 3 may have come there, by any segment
+            place = self._memory.place(linear)
+            if place is not None:
+                put_registers_back(self, virtual, place)

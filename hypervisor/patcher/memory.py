@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.translator import layout
 from hypervisor.translator.codepages import CodePages
-from hypervisor.translator.writer import DISPLACEMENT, JUMP_LENGTH
+from hypervisor.translator.writer import DISPLACEMENT
 
 if TYPE_CHECKING:
     from hypervisor.host import Host
@@ -36,8 +36,8 @@ class PatchMemory:
         """Is a linear address in patch memory?"""
         return layout.CODE <= linear < layout.CODE + self.size
 
-    def add(self, patch: Patch, after: int) -> None:
-        """Give a patch's code its place; its last jump leads to the EIP `after`."""
+    def add(self, patch: Patch) -> None:
+        """Give a patch's code its place, and let its jumps lead where they are to."""
         size = len(patch.code)
         number = next((n for n, hole in enumerate(self._holes) if hole[1] >= size), None)
         if number is None:
@@ -49,10 +49,12 @@ class PatchMemory:
         insort(self._starts, start)
         self._patches[start] = patch
         code = bytearray(patch.code)
-        last = size - JUMP_LENGTH
-        if last in patch.places and patch.places[last].site is None:
-            distance = (after - start - size) & 0xFFFF_FFFF
-            code[-DISPLACEMENT:] = distance.to_bytes(DISPLACEMENT, "little")
+        for link in patch.links:
+            offset = patch.inside.get(link.eip)
+            to = link.eip if offset is None else start + offset
+            after = link.displacement + DISPLACEMENT
+            distance = (to - start - after) & 0xFFFF_FFFF
+            code[link.displacement : after] = distance.to_bytes(DISPLACEMENT, "little")
         self._pages.write(start, bytes(code))
         self._pages.set_weights(start, size, patch.weightless)
 
@@ -72,7 +74,10 @@ class PatchMemory:
         self._holes = merged
         patch.start = 0
 
-    def find(self, linear: int) -> tuple[Patch, Place]:
-        """The patch that a linear address is in, and its place."""
-        patch = self._patches[self._starts[bisect_right(self._starts, linear) - 1]]
-        return patch, patch.places[linear - patch.start]
+    def place(self, linear: int) -> Place | None:
+        """What stands at a linear address; None if no instruction of ours begins there."""
+        number = bisect_right(self._starts, linear) - 1
+        if number < 0:
+            return None
+        start = self._starts[number]
+        return self._patches[start].places.get(linear - start)

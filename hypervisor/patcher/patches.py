@@ -1,13 +1,15 @@
 """Patches: guest memory overwritten, and patch memory behind it.
 
 A site, with as many instructions after it as make five bytes, becomes a jump to patch memory, where
-the site's code and the moved instructions stand - if these may be moved, lie in one page, and
-nobody is known to jump to one of them. Else its first byte becomes INT3, which asks the hypervisor;
-that goes on in patch memory too, if the site has a form. All jumps of ours take no tick: what
-counts is the guest's instruction, wherever it stands.
+the site's code and the moved instructions stand - if these may be moved, lie in one page that is
+mapped once, and nobody is known to jump to one of them but from among them: a small loop is moved
+as a whole. Else its first byte becomes INT3, which asks the hypervisor; that goes on in patch
+memory too, if the site has a form. All jumps of ours take no tick: what counts is the guest's
+instruction, wherever it stands.
 
-Pages with scanned code are traced. Before a store changes a patch, the original is put back; after
-it, the page is scanned again. A target found later within a jump undoes that jump.
+Two linear pages may be one page of the guest's memory. A byte that both have as a site's first is
+overwritten for both, and given back with the second. A target found later within a jump, or another
+address of its page, undoes that jump. coherence.py says what else ends a patch.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
-from hypervisor.patcher.sites import PatchWriter, form_for, is_site
-from hypervisor.translator.unit import Context, Place, Site
+from hypervisor.patcher.sites import PatchWriter, branch_form, form_for, is_site
+from hypervisor.translator.forms import FLAT_LIMIT
+from hypervisor.translator.unit import Link, Place, Site
 from hypervisor.translator.writer import JUMP_LENGTH, encoded_jump
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hypervisor.patcher.memory import PatchMemory
     from hypervisor.patcher.scanner import Scanner
     from hypervisor.vm import VirtualMachine
@@ -37,7 +42,14 @@ NOT_MOVED: Final = "what follows cannot be moved"
 FULL: Final = "patch memory is full"
 OVERLAPS: Final = "another patch is in the way"
 CROSSES: Final = "it crosses into another page"
-CODE: Final = "code"  #: whom pages are traced for
+SHARED: Final = "its page is mapped twice"
+#: What else is counted.
+REMOVED: Final = "removed"
+DOWNGRADED: Final = "downgraded"
+#: Instructions that move together at most, so that a loop among them is whole.
+MOST_MOVED: Final = 16
+#: Behind these nothing of ours follows.
+_ENDING: Final = frozenset({"iret", "ret", "jmp"})
 
 
 class Patch:
@@ -54,6 +66,7 @@ class Patch:
         self.code = b""  #: in patch memory; empty if it has none
         self.start = 0  #: its linear address there
         self.places: dict[int, Place] = {}  #: by offset
+        self.links: list[Link] = []  #: its jumps
         self.weightless: tuple[int, ...] = ()
         self.inside: dict[int, int] = {}  #: EIP -> offset
         self.executed = 0  #: exits through it, of an INT3
@@ -65,130 +78,177 @@ class Patch:
 
 
 class Patches:
-    """The patches of one virtual machine, and the pages they are in."""
+    """The patches of one virtual machine."""
 
     def __init__(self, vm: VirtualMachine, scanner: Scanner, memory: PatchMemory) -> None:
         self._vm, self._scanner, self._memory = vm, scanner, memory
         self.by_eip: dict[int, Patch] = {}
-        self._inside: dict[int, Patch] = {}  #: by each EIP that a jump has overwritten
-        self._of_page: dict[int, set[Patch]] = defaultdict(set)  #: by guest page
-        self._seen: dict[int, bytes] = {}  #: by guest page of scanned code: as it was left
+        self._inside: dict[int, Patch] = {}  #: by each EIP that a jump has overwritten or moved
+        self.of_page: dict[int, set[Patch]] = defaultdict(set)  #: by guest page
         self.counts: Counter[str] = Counter()
 
     # -- making ----------------------------------------------------------------------------------
 
-    def make(self, context: Context, sites: set[int]) -> None:
-        """Patch new sites, and undo the jumps that new targets lead into."""
-        for patch in {self._inside[at] for at in self._entered_within()}:
-            self._downgrade(context, patch)
+    def make(self, sites: Iterable[int]) -> None:
+        """Patch sites, and undo the jumps that new targets lead into."""
+        for patch, reason in self._undone():
+            self._downgrade(patch, reason)
         for eip in sorted(sites):
-            if eip not in self._inside and eip not in self.by_eip:
-                self._patch(context, eip)
-        for page in self._scanner.pages.values():
-            if page not in self._seen:
-                self._vm.paging.trace(page, CODE)
-            self._look(page)
+            if self.at(eip) is None:
+                self._patch(eip)
 
-    def _entered_within(self) -> list[int]:
-        """EIPs within jumps that something leads to, or where the bytes are read otherwise."""
+    def _undone(self) -> list[tuple[Patch, str]]:
+        """Jumps that may stand no longer, and why."""
+        found = []
+        for patch in list(self.by_eip.values()):
+            if patch.kind != JUMP:
+                continue
+            if self._is_shared(patch.eip):
+                found.append((patch, SHARED))
+            elif self._is_entered(patch):
+                found.append((patch, TARGET))
+        return found
+
+    def _is_entered(self, patch: Patch) -> bool:
+        """Does anything lead into a jump, or is it read otherwise?"""
         scanner = self._scanner
-        return [
-            at for at, patch in self._inside.items() if at != patch.eip
-            and (at in scanner.targets or (at in scanner.instructions and at not in patch.sites))
-        ]  # fmt: skip
+        return any(
+            eip != patch.eip and scanner.sources(eip) - patch.sites.keys() for eip in patch.sites
+        ) or any(
+            scanner.knows(eip) and eip not in patch.sites for eip in range(patch.eip, patch.end)
+        )
 
-    def _look(self, page: int) -> None:
-        self._seen[page] = self._vm.memory.read(page * PAGE, PAGE)
-
-    def _downgrade(self, context: Context, patch: Patch) -> None:
-        self.counts["downgraded"] += 1
+    def _downgrade(self, patch: Patch, reason: str) -> None:
+        self.counts[DOWNGRADED] += 1
         self.remove(patch)
         for eip in sorted(patch.sites):
             if eip in self._scanner.sites:
-                self._patch(context, eip, TARGET)
+                self._patch(eip, reason)
 
-    def _patch(self, context: Context, eip: int, reason: str = "") -> None:
-        instruction = self._scanner.instructions[eip]
-        run, reason = ([instruction], reason) if reason else self._run(context, instruction)
+    def _patch(self, eip: int, reason: str = "") -> None:
+        scanner = self._scanner
+        instruction = scanner.instructions.get(eip)
+        run = [] if instruction is None else [instruction]
+        if instruction is None:
+            reason = NO_FORM
+        elif not reason:
+            run, reason = self._run(instruction)
         patch = Patch(eip, TRAP if reason else JUMP, reason)
-        linear = context.base + eip
-        page = self._scanner.pages[linear & -PAGE]
-        patch.physical = page * PAGE + linear % PAGE
-        self._write_code(context, patch, run)
+        page = scanner.pages[scanner.linear_page(eip)]
+        if page is None:
+            return  # nothing is there
+        patch.physical = page * PAGE + (scanner.context.base + eip) % PAGE
+        if instruction is None:
+            patch.sites[eip] = Site(eip, scanner.broken[eip], None)
+        self._write_code(patch, run)
         if not reason and not patch.start:
-            self._patch(context, eip, FULL)
+            self._patch(eip, FULL)
             return
         self.counts[reason or JUMP] += 1
-        size = 1 if reason else JUMP_LENGTH
-        patch.original = self._vm.memory.read(patch.physical, size)
+        self._overwrite(patch, page)
+
+    def _overwrite(self, patch: Patch, page: int) -> None:
+        size = 1 if patch.kind == TRAP else JUMP_LENGTH
+        here = self._vm.memory.read(page * PAGE, PAGE)
+        at = patch.physical % PAGE
+        patch.original = self.unpatched(page * PAGE, here)[at : at + size]
         if patch.kind == JUMP:
-            distance = (patch.start - eip - JUMP_LENGTH) & 0xFFFF_FFFF
+            distance = (patch.start - patch.eip - JUMP_LENGTH) & 0xFFFF_FFFF
             patch.bytes = encoded_jump("jmp")[:1] + distance.to_bytes(4, "little")
+            self._inside |= dict.fromkeys((*range(patch.eip, patch.end), *patch.sites), patch)
         else:
             patch.bytes = INT3
         self._vm.memory.write(patch.physical, patch.bytes)
-        self.by_eip[eip] = patch
-        self._of_page[page].add(patch)
-        if patch.kind == JUMP:
-            self._inside |= dict.fromkeys(range(eip, patch.end), patch)
+        self.by_eip[patch.eip] = patch
+        self.of_page[page].add(patch)
         self._set_weights(page)
 
-    def _run(self, context: Context, first: Instruction) -> tuple[list[Instruction], str]:
-        """The instructions that a jump would overwrite; or the site alone, and why not."""
-        alone = [first]
+    # -- which instructions go together ------------------------------------------------------------
+
+    def _run(self, first: Instruction) -> tuple[list[Instruction], str]:
+        """The instructions that a jump would stand for; or the site alone, and why not."""
+        alone, context = [first], self._scanner.context
         if not is_site(first) or form_for(first) is None:
             return alone, NO_FORM
-        if context.base:
+        if context.base or context.limit != FLAT_LIMIT:
             return alone, NOT_MOVED
-        run, size = [first], first.length
-        while size < JUMP_LENGTH:
-            if run[-1].row.body in ("iret", "ret"):
-                return alone, SHORT
-            following = self._scanner.instructions.get(first.address + size)
-            if following is None:
-                return alone, SHORT
-            if following.address in self._scanner.targets:
-                return alone, TARGET
-            is_other = following.address in self._scanner.sites and not is_site(following)
-            if following.address in self.by_eip or is_other or not _can_move(following):
-                return alone, NOT_MOVED
-            run.append(following)
-            size += following.length
-        if (first.address & (PAGE - 1)) + size > PAGE:
-            return alone, CROSSES
-        overwritten = range(first.address, first.address + JUMP_LENGTH)
-        starts = {instruction.address for instruction in run}
-        if any(self.at(eip) for eip in overwritten) or any(
-            eip in self._scanner.instructions and eip not in starts for eip in overwritten
-        ):
-            return alone, OVERLAPS
-        return run, ""
+        if self._is_shared(first.address):
+            return alone, SHARED
+        run, reason = [first], ""
+        while not reason:
+            size = run[-1].address + run[-1].length - first.address
+            if (first.address & (PAGE - 1)) + max(size, JUMP_LENGTH) > PAGE:
+                return alone, CROSSES
+            reason = self._entered(run)
+            if size >= JUMP_LENGTH and not reason:
+                break
+            reason = self._append(run, reason)
+        reason = reason or self._overlapped(run)
+        return (alone, reason) if reason else (run, "")
 
-    def _write_code(self, context: Context, patch: Patch, run: list[Instruction]) -> None:
+    def _entered(self, run: list[Instruction]) -> str:
+        """Why a run is no run yet: something else leads into it."""
+        own = {instruction.address for instruction in run}
+        others = any(self._scanner.sources(eip) - own for eip in own if eip != run[0].address)
+        return TARGET if others else ""
+
+    def _append(self, run: list[Instruction], reason: str) -> str:
+        """Let a run go on, perhaps to the branch that leads into it; why it cannot."""
+        last = run[-1]
+        if last.row.body in _ENDING or len(run) == MOST_MOVED:
+            return reason or SHORT
+        following = self._scanner.instructions.get(last.address + last.length)
+        if following is None:
+            return reason or SHORT
+        eip = following.address
+        is_other = eip in self._scanner.sites and not is_site(following)
+        if self.at(eip) is not None or is_other or not _can_move(following):
+            return reason or NOT_MOVED
+        run.append(following)
+        return ""
+
+    def _overlapped(self, run: list[Instruction]) -> str:
+        """Whether what a jump would overwrite is another's."""
+        first = run[0].address
+        starts = {instruction.address for instruction in run}
+        overwritten = {*range(first, first + JUMP_LENGTH), *starts}
+        taken = any(self.at(eip) for eip in overwritten) or any(
+            self._scanner.knows(eip) and eip not in starts
+            for eip in range(first, first + JUMP_LENGTH)
+        )
+        return OVERLAPS if taken else ""
+
+    def _is_shared(self, eip: int) -> bool:
+        return len(self._scanner.aliases(eip)) > 1
+
+    def _write_code(self, patch: Patch, run: list[Instruction]) -> None:
         """The code in patch memory."""
         for instruction in run:
             site = Site(instruction.address, instruction.bytes, instruction.row)
             patch.sites[site.eip] = site
-        if not is_site(run[0]) or form_for(run[0]) is None or context.base:
+        context = self._scanner.context
+        if not run or not is_site(run[0]) or form_for(run[0]) is None:
+            return
+        if context.base or context.limit != FLAT_LIMIT:
             return
         w = PatchWriter(context)
         for instruction in run:
             w.begin(patch.sites[instruction.address])
             patch.inside[instruction.address] = len(w.data)
-            form = form_for(instruction) if is_site(instruction) else None
+            form = form_for(instruction) if is_site(instruction) else branch_form(instruction)
             if form is None:
                 w.identical(instruction.bytes)
             else:
                 form(w)
-        if run[-1].row.body not in ("iret", "ret"):
-            w.glue(encoded_jump("jmp"), w.site.end)
-        patch.code, patch.places = bytes(w.data), w.places
+        if run[-1].row.body not in _ENDING:
+            w.go_on(w.site.end)
+        patch.code, patch.places, patch.links = bytes(w.data), w.places, w.links
         patch.weightless = tuple(w.weightless)
-        self._memory.add(patch, w.site.end)
+        self._memory.add(patch)
 
     def _set_weights(self, page: int) -> None:
         bits = bytearray(PAGE // 8)
-        for patch in self._of_page[page]:
+        for patch in self.of_page[page]:
             if patch.kind == JUMP:
                 bits[patch.physical % PAGE >> 3] |= 1 << (patch.physical & 7)
         self._vm.memory.set_weights(page, bytes(bits))
@@ -196,7 +256,7 @@ class Patches:
     # -- finding ---------------------------------------------------------------------------------
 
     def at(self, eip: int) -> Patch | None:
-        """The patch that has overwritten the instruction at an EIP."""
+        """The patch that stands for the instruction at an EIP."""
         return self._inside.get(eip) or self.by_eip.get(eip)
 
     def original_at(self, eip: int) -> Site | None:
@@ -204,9 +264,17 @@ class Patches:
         patch = self.at(eip)
         return None if patch is None else patch.sites.get(eip)
 
+    def overwrites(self, page: int, offset: int, size: int) -> bool:
+        """Has any of so many bytes in a guest page been overwritten?"""
+        first = page * PAGE + offset
+        return any(
+            patch.physical < first + size and first < patch.physical + len(patch.bytes)
+            for patch in self.of_page.get(page, ())
+        )
+
     def unpatched(self, address: int, data: bytes) -> bytes:
         """Guest memory as the guest wrote it."""
-        patches = self._of_page.get(address // PAGE)
+        patches = self.of_page.get(address // PAGE)
         if not patches:
             return data
         page = bytearray(data)
@@ -219,51 +287,30 @@ class Patches:
 
     def remove(self, patch: Patch, keep: frozenset[int] | set[int] = frozenset()) -> None:
         """Put the original back, but for the bytes at offsets that the guest has just written."""
+        page = patch.physical // PAGE
+        self.of_page[page].discard(patch)
+        others = {other.physical for other in self.of_page[page]}
         for number, byte in enumerate(patch.original):
-            if number not in keep:
+            if number not in keep and patch.physical + number not in others:
                 self._vm.memory.write(patch.physical + number, bytes([byte]))
         del self.by_eip[patch.eip]
-        for eip in range(patch.eip, patch.end):
+        for eip in (*range(patch.eip, patch.end), *patch.sites):
             if self._inside.get(eip) is patch:
                 del self._inside[eip]
-        page = patch.physical // PAGE
-        self._of_page[page].discard(patch)
         self._memory.free(patch)
         self._set_weights(page)
-        self.counts["removed"] += 1
-
-    def before_store(self, physical: int) -> None:
-        """A store near a guest-physical address is about to be interpreted."""
-        for patch in list(self._of_page.get(physical // PAGE, ())):
-            if -NEAR < patch.physical - physical < NEAR:
-                self.remove(patch)
-
-    def written(self, page: int) -> set[int]:
-        """A traced page has been stored to: the linear pages whose code is not what it was."""
-        before = self._seen.get(page)
-        if before is None:
-            return set()
-        now = self._vm.memory.read(page * PAGE, PAGE)
-        changed = {at for at in range(PAGE) if before[at] != now[at]} if before != now else set()
-        for patch in list(self._of_page[page]):
-            start = patch.physical % PAGE
-            hit = {at - start for at in changed if 0 <= at - start < len(patch.original)}
-            if hit and self._vm.memory.read(patch.physical, len(patch.bytes)) != patch.bytes:
-                self.remove(patch, hit)
-        self._seen[page] = self._vm.memory.read(page * PAGE, PAGE)
-        return {linear for linear, mapped in self._scanner.pages.items() if mapped == page}
+        self.counts[REMOVED] += 1
 
     def clear(self) -> None:
         """Put all originals back."""
         for patch in list(self.by_eip.values()):
             self.remove(patch)
-        self._seen.clear()
 
     def forget(self) -> None:
         """The guest is another one: what stands in its memory is its own."""
         for patch in self.by_eip.values():
             self._memory.free(patch)
-        for known in (self.by_eip, self._inside, self._of_page, self._seen):
+        for known in (self.by_eip, self._inside, self.of_page):
             known.clear()
 
 
@@ -272,9 +319,6 @@ def _can_move(instruction: Instruction) -> bool:
     if is_site(instruction):
         return form_for(instruction) is not None
     row = instruction.row
-    if row.body == "ret":
+    if row.body == "ret" or branch_form(instruction) is not None:
         return True
     return row.translation == "identical" and row.body != "ud2"
-
-
-NEAR: Final = 64  #: bytes: more than any store writes at once

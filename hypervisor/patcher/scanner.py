@@ -2,35 +2,48 @@
 
 Two-level paging has no execute permission, so nobody sees code run for the first time. The scanner
 follows control flow from each place where the hypervisor lets the kernel in, and from the handlers
-of gates: along direct jumps and calls, and behind calls, where they return to. Where a jump or call
-is indirect, its targets are what a table or a constant says: a constant in scanned code is taken
-for a target, and so is each entry of a table that code indexes, if it points into a page that code
-is known to be in, and if what stands there reads like code up to its end.
+of gates: along direct jumps and calls. Where it goes on after an indirect jump, a call's return
+included, is not certain. Under --strict such a transfer asks, so nothing is guessed: what is
+scanned is reached. By default it does not ask, so what is behind a call is taken for code, if it
+reads like code; a constant in scanned code is taken for a target; and so is each entry of a table
+that code indexes, if it points into a page that code is known to be in.
+
+Places that code leads to where no instruction is (yet) are known as well: bytes that are none, and
+pages that are not there. Who writes or maps something there changes code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.patcher.sites import INDIRECT, is_site
 from hypervisor.translator.builder import Source, decode_at, read_source
 from hypervisor.translator.forms import ENDS
+from hypervisor.translator.unit import Context
 from isa.decoder import MAXIMUM_LENGTH
 from isa.errors import DecodeError
 from isa.operands import Immediate, Memory, Relative
+from isa.table import ROWS
 
 if TYPE_CHECKING:
-    from hypervisor.translator.unit import Context
     from hypervisor.vm import VirtualMachine
     from isa.decoder import Instruction
 
-MOST_RUN: Final = 200  #: instructions
+MOST_RUN: Final = 200  #: instructions that are read to see whether they are code
 ENOUGH: Final = 8  #: so many in a row are code, if x87 ends them, which raises #NM or #UD
 X87: Final = range(0xD8, 0xE0)
 MOST_ENTRIES: Final = 1024  #: of a table that is looked at
+MOST_ZEROS: Final = 8  #: instructions in a row without a bit set: data, not code
 WORD: Final = 4
+#: Sources of a target that are no instructions: a gate of the guest's; the hypervisor let it in.
+GATE, ENTERED = -1, -2
+NO_CONTEXT: Final = Context(False, -1, 0, 0)
+_CALLS: Final = frozenset({"call", "call_indirect"})
+#: INTO seldom interrupts.
+_ENDS: Final = frozenset(row for row in ENDS if ROWS[row].body != "into")
 
 
 class Scanner:
@@ -40,70 +53,95 @@ class Scanner:
         """strict: indirect jumps, calls and returns are sites too."""
         self._vm = vm
         self._strict = strict
+        self.context = NO_CONTEXT
         self.instructions: dict[int, Instruction] = {}
-        self.targets: set[int] = set()  #: what is jumped to, called, returned to, or entered
-        self.pages: dict[int, int] = {}  #: linear page of code -> guest page
+        #: Where code leads to what is no instruction: the bytes there, as far as there are any.
+        self.broken: dict[int, bytes] = {}
         self.sites: set[int] = set()
+        #: What is jumped to, called or returned to, or may be: from where.
+        self.targets: dict[int, set[int]] = defaultdict(set)
+        self.pages: dict[int, int | None] = {}  #: linear page that code leads to -> guest page
+        self.linear: dict[int, set[int]] = defaultdict(set)  #: guest page -> its linear pages
+        self._starts: dict[int, set[int]] = defaultdict(set)  #: by linear page they have bytes in
+        self._new: list[int] = []  #: instructions, and what is none, found by this scan
         self._sure: set[int] = set()  #: linear pages that control flow alone has led to
-        self._constants: set[int] = set()  #: point to no page of code yet
-        self.scans = 0
+        self._constants: dict[int, int] = {}  #: that point to no page of code yet: from where
+        self.scanned = 0  #: instructions, and what is none
 
-    def scan(self, context: Context, entries: Iterator[int] | set[int]) -> set[int]:
+    def linear_page(self, eip: int) -> int:
+        """The linear page that an EIP is in."""
+        return (self.context.base + eip) & 0xFFFF_F000
+
+    def knows(self, eip: int) -> bool:
+        """Has it been scanned, or is it known that there is nothing?"""
+        return eip in self.instructions or eip in self.broken
+
+    def sources(self, eip: int) -> set[int]:
+        """Where what leads to an EIP stands, as far as that is still there."""
+        found = self.targets.get(eip, ())
+        return {source for source in found if source < 0 or source in self.instructions}
+
+    # -- scanning ----------------------------------------------------------------------------------
+
+    def scan(self, entries: Iterable[int]) -> set[int]:
         """Follow control flow from some entries; the sites that are new."""
-        self.scans += 1
         before = set(self.sites)
-        waiting = [eip for eip in entries if eip not in self.instructions]
-        self.targets.update(entries)
+        waiting = list(entries)
+        for eip in () if self._strict else waiting:
+            self.targets[eip].add(ENTERED)
         sure = True
         while waiting:
-            waiting += self._run(context, waiting.pop(), sure)
-            if not waiting:
-                known = {at for at in self._constants if at & -PAGE in self._sure}
-                self._constants -= known
-                known = {at for at in known if self._reads_like_code(context, at)}
-                self.targets |= known
-                waiting = [at for at in known if at not in self.instructions]
+            waiting += self._run(waiting.pop(), sure)
+            if not waiting and not self._strict:
+                waiting = self._guess()
                 sure = False
         self._find_overlaps()
         return self.sites - before
 
-    def _find_overlaps(self) -> None:
-        """An instruction that reads the first byte of a site otherwise is a site as well: it must
-        not run with that byte overwritten."""
-        waiting = list(self.sites)
-        while waiting:
-            site = waiting.pop()
-            for start in range(site - MAXIMUM_LENGTH + 1, site):
-                instruction = self.instructions.get(start)
-                ends = start if instruction is None else start + instruction.length
-                if ends > site and start not in self.sites:
-                    self.sites.add(start)
-                    waiting.append(start)
+    def _guess(self) -> list[int]:
+        """Constants that point into pages of code, where what they point to reads like code."""
+        known = {at: by for at, by in self._constants.items() if at & -PAGE in self._sure}
+        found = []
+        for at, source in known.items():
+            del self._constants[at]
+            if self._reads_like_code(at):
+                self.targets[at].add(source)
+                found += [] if self.knows(at) else [at]
+        return found
 
-    def _reads_like_code(self, context: Context, eip: int) -> bool:
-        """Does a run of instructions begin there, to a proper end, or a long one?"""
+    def _reads_like_code(self, eip: int, *, called: bool = False) -> bool:
+        """Does a run of instructions begin there, to a proper end, or a long one?
+
+        called: it is behind a call. A run there may have no end, but for that of the machine.
+        """
         for count in range(MOST_RUN):
             if eip in self.instructions:
                 return True
-            source = self._source(context, eip)
+            source = self._source(eip)
             instruction = None if source is None else decode_at(source, 0, eip)
             if instruction is None or isinstance(instruction, DecodeError):
                 return count >= ENOUGH and source is not None and source.code[0] in X87
             if not any(instruction.bytes):
-                return False
-            if instruction.row.id in ENDS:
+                return called and count > 0  # nothing has been put there
+            if instruction.row.id in _ENDS:
                 return True
             eip = (eip + instruction.length) & 0xFFFF_FFFF
         return True
 
-    def decode(self, context: Context, eip: int) -> Instruction | None:
+    def decode(self, eip: int) -> Instruction | None:
         """The guest's instruction at an EIP; None if there is none."""
-        source = self._source(context, eip)
+        source = self._source(eip)
         found = None if source is None else decode_at(source, 0, eip)
         return None if isinstance(found, DecodeError) else found
 
-    def _source(self, context: Context, eip: int) -> Source | None:
+    def bytes_at(self, eip: int, context: Context | None = None) -> bytes:
+        """The guest's bytes at an EIP, as the guest wrote them, as many as an instruction has."""
+        source = self._source(eip, context)
+        return b"" if source is None else (source.code + source.beyond)[:MAXIMUM_LENGTH]
+
+    def _source(self, eip: int, context: Context | None = None) -> Source | None:
         """The guest's code at an EIP, as the guest wrote it."""
+        context = context or self.context
         source = read_source(self._vm, context, eip)
         if source is None:
             return None
@@ -114,79 +152,183 @@ class Scanner:
         code = first[offset : offset + len(source.code)]
         return Source(source.pages, code, rest[0][: len(source.beyond)] if rest else b"")
 
-    def _run(self, context: Context, eip: int, sure: bool) -> list[int]:
+    def _run(self, eip: int, sure: bool) -> list[int]:
         """Scan straight on from an EIP; where else control goes from there."""
         found: list[int] = []
         source: Source | None = None
-        start = eip
-        while eip not in self.instructions:
+        start, zeros = eip, 0
+        while not self.knows(eip):
             if source is None or eip - start >= len(source.code):
-                source, start = self._source(context, eip), eip
-            if source is None:
+                source, start = self._source(eip), eip
+            instruction = None if source is None else decode_at(source, eip - start, eip)
+            if source is None or instruction is None or isinstance(instruction, DecodeError):
+                self._break(eip, source, eip - start)
                 break
-            instruction = decode_at(source, eip - start, eip)
-            if instruction is None or isinstance(instruction, DecodeError):
+            zeros = 0 if any(instruction.bytes) else zeros + 1
+            if zeros > (MOST_ZEROS if sure else 0):
                 break
-            if not any(instruction.bytes):
-                break  # nothing has been put there: behind a call that does not return, say
-            crosses = eip - start + instruction.length > len(source.code)
-            for number, page in enumerate(source.pages[: 1 + crosses]):
-                self.pages[(eip & -PAGE) + number * PAGE & 0xFFFF_FFFF] = page
+            self._note(eip, instruction.length, source, eip - start)
             if sure:
                 self._sure.add(eip & -PAGE)
             self.instructions[eip] = instruction
             if is_site(instruction) or (self._strict and instruction.row.body in INDIRECT):
                 self.sites.add(eip)
-            found += self._leads_to(context, instruction)
+            found += self._leads_to(eip, instruction)
             eip = (eip + instruction.length) & 0xFFFF_FFFF
-            if instruction.row.id in ENDS and instruction.row.body not in _RETURNED_TO:
+            if instruction.row.id in _ENDS:
                 break
-            if instruction.row.body in _RETURNED_TO:
-                self.targets.add(eip)
         return found
 
-    def _leads_to(self, context: Context, instruction: Instruction) -> list[int]:
-        """Targets of an instruction, sure ones and such as its constants may be."""
+    def _break(self, eip: int, source: Source | None, at: int) -> None:
+        """There is no instruction."""
+        code = b"" if source is None else (source.code[at:] + source.beyond)[:MAXIMUM_LENGTH]
+        self._note(eip, len(code) or 1, source, at)
+        if source is not None and not source.beyond and len(code) < MAXIMUM_LENGTH:
+            self._map((self.linear_page(eip) + PAGE) & 0xFFFF_FFFF, None)
+            self._starts[(self.linear_page(eip) + PAGE) & 0xFFFF_FFFF].add(eip)
+        self.broken[eip] = code
+
+    def _note(self, eip: int, length: int, source: Source | None, at: int) -> None:
+        """Something begins at an EIP, `at` bytes into its source."""
+        self._new.append(eip)
+        pages = (None,) if source is None else source.pages
+        crosses = source is not None and at + length > len(source.code)
+        for number, page in enumerate(pages[: 1 + crosses]):
+            linear = (self.linear_page(eip) + number * PAGE) & 0xFFFF_FFFF
+            self._map(linear, page)
+            self._starts[linear].add(eip)
+
+    def _map(self, linear: int, page: int | None) -> None:
+        before = self.pages.get(linear)
+        if before is not None:
+            self.linear[before].discard(linear)
+        self.pages[linear] = page
+        if page is not None:
+            self.linear[page].add(linear)
+
+    def _leads_to(self, eip: int, instruction: Instruction) -> list[int]:
+        """Targets of an instruction: sure ones, and those that are only likely."""
         found = []
         for operand in instruction.operands:
             if isinstance(operand, Relative):
-                self.targets.add(operand.target)
+                self.targets[operand.target].add(eip)
                 found.append(operand.target)
+            elif self._strict:
+                continue
             elif isinstance(operand, Immediate):
-                self._constants.add(operand.value & 0xFFFF_FFFF)
+                self._constants[operand.value & 0xFFFF_FFFF] = eip
             elif isinstance(operand, Memory) and operand.scale == WORD:
-                self._constants.update(self._table(context, operand.displacement))
+                self._constants.update(dict.fromkeys(self._table(operand.displacement), eip))
+        behind = (eip + instruction.length) & 0xFFFF_FFFF
+        returns = instruction.row.body in _CALLS and not self._strict
+        if returns and self._reads_like_code(behind, called=True):
+            self.targets[behind].add(eip)
+            found.append(behind)
         return found
 
-    def _table(self, context: Context, at: int) -> list[int]:
+    def _table(self, at: int) -> Iterator[int]:
         """Entries of a table, while they are in pages of code that are known."""
-        entries: list[int] = []
-        while len(entries) < MOST_ENTRIES:
-            data = self._vm.cpu.read_linear(context.base + at + len(entries) * WORD, WORD)
+        for number in range(MOST_ENTRIES):
+            place = self.context.base + at + number * WORD & 0xFFFF_FFFF
+            data = self._vm.cpu.read_linear(place, WORD)
             value = int.from_bytes(data, "little")
             if len(data) < WORD or value & -PAGE not in self._sure:
-                return entries
-            entries.append(value)
-        return entries
+                return
+            yield value
 
-    def forget_page(self, linear: int) -> set[int]:
-        """Forget the instructions with bytes in a page; the targets that were among them."""
-        gone = [
-            eip for eip, instruction in self.instructions.items()
-            if eip & -PAGE == linear or (eip + instruction.length - 1) & -PAGE == linear
-        ]  # fmt: skip
+    # -- overlaps ----------------------------------------------------------------------------------
+
+    def _find_overlaps(self) -> None:
+        """An instruction that reads the first byte of a site otherwise is a site as well: it must
+        not run with that byte overwritten. So are bytes that are no instruction."""
+        waiting = []
+        for start in self._new:
+            if start not in self.sites and any(map(self._is_overwritten, self._bytes(start))):
+                self.sites.add(start)
+            if start in self.sites:
+                waiting.append(start)
+        self.scanned += len(self._new)
+        self._new.clear()
+        while waiting:
+            for start in self._covering(waiting.pop()):
+                if start not in self.sites:
+                    self.sites.add(start)
+                    waiting.append(start)
+
+    def _bytes(self, start: int) -> range:
+        """EIPs of the bytes of what begins at an EIP."""
+        instruction = self.instructions.get(start)
+        length = len(self.broken.get(start, b"")) if instruction is None else instruction.length
+        return range(start, start + length)
+
+    def _is_overwritten(self, eip: int) -> bool:
+        return any(alias in self.sites for alias in self.aliases(eip))
+
+    def aliases(self, eip: int) -> list[int]:
+        """EIPs of the byte at an EIP: itself, and where else code is known to be mapped."""
+        page = self.pages.get(self.linear_page(eip))
+        linear = self.linear.get(page, ()) if page is not None else ()
+        if len(linear) < 2:
+            return [eip]
+        offset = (self.context.base + eip) % PAGE
+        return [(other + offset - self.context.base) & 0xFFFF_FFFF for other in linear]
+
+    def _covering(self, eip: int) -> Iterator[int]:
+        """What begins elsewhere and has the byte at an EIP among its own."""
+        for alias in self.aliases(eip):
+            for start in range(alias - MAXIMUM_LENGTH + 1, alias + 1):
+                if start != eip and alias in self._bytes(start):
+                    yield start
+
+    # -- forgetting --------------------------------------------------------------------------------
+
+    def covered(self, eip: int) -> bool:
+        """Is there an instruction, or what is none, with a byte at an EIP?"""
+        starts = range(eip - MAXIMUM_LENGTH + 1, eip + 1)
+        return any(start == eip or eip in self._bytes(start) for start in starts
+                   if self.knows(start))  # fmt: skip
+
+    def forget_page(self, linear: int) -> tuple[set[int], set[int]]:
+        """Forget what has bytes in a page: what that was, and from where to scan it again."""
+        gone = self._starts.pop(linear, set())
         for eip in gone:
-            del self.instructions[eip]
-        self.sites.difference_update(gone)
-        return self.targets.intersection(gone)
+            for starts in self._starts.values() if self._crosses(eip, linear) else ():
+                starts.discard(eip)
+            self.instructions.pop(eip, None)
+            self.broken.pop(eip, None)
+        self.sites -= gone
+        page = self.pages.pop(linear, None)
+        if page is not None:
+            self.linear[page].discard(linear)
+        self._sure.discard(linear)
+        led_to = {eip: self.sources(eip) for eip in gone}
+        guessed = [eip for eip, sources in led_to.items() if sources == {ENTERED}]
+        self._constants.update(dict.fromkeys(guessed, ENTERED))
+        entered = {
+            eip for eip, sources in led_to.items()
+            if sources - {ENTERED} or self.linear_page(eip) != linear
+        }  # fmt: skip
+        return gone, entered | self._runs_into(linear)
 
-    def clear(self) -> None:
-        """Nothing is known."""
-        for known in (self.instructions, self.targets, self.pages, self.sites, self._sure):
+    def _crosses(self, eip: int, linear: int) -> bool:
+        last = self._bytes(eip)[-1:]
+        return self.linear_page(eip) != linear or any(self.linear_page(at) != linear for at in last)
+
+    def _runs_into(self, linear: int) -> set[int]:
+        """Where a page begins, if an instruction before it goes on there."""
+        first = (linear - self.context.base) & 0xFFFF_FFFF
+        for start in range(first - MAXIMUM_LENGTH, first):
+            instruction = self.instructions.get(start)
+            if instruction is not None and start + instruction.length == first:
+                return set() if instruction.row.id in _ENDS else {first}
+        return set()
+
+    def clear(self, context: Context = NO_CONTEXT) -> None:
+        """Nothing is known; code runs in this context from now on."""
+        self.context = context
+        for known in (self.instructions, self.broken, self.targets, self.pages, self.linear,
+                      self._starts, self._constants):  # fmt: skip
             known.clear()
-        self._constants.clear()
-
-
-#: The guest may come back behind these, though they end a run of code.
-_RETURNED_TO: Final = frozenset({"call", "call_indirect", "call_far", "call_far_mem", "int", "int3",
-                                 "into", "hlt"})  # fmt: skip
+        self.sites.clear()
+        self._sure.clear()
+        self._new.clear()

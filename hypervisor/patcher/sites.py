@@ -27,6 +27,8 @@ _BY_GATE: Final = frozenset({"int3", "into"})
 _SHOWS: Final = frozenset({"mov_from_sreg", "push_sreg"})
 #: Their targets are known when they are executed; under --strict they are looked at.
 INDIRECT: Final = frozenset({"ret", "jmp_indirect", "call_indirect"})
+#: Their targets are known when they are scanned.
+_BRANCHES: Final = frozenset({"jmp", "jcc", "loop", "loopz", "loopnz", "jecxz"})
 _LOADS: Final = frozenset({"mov_to_sreg", "pop_sreg"})
 _LOAD: Final = FORM_BY_NAME["load"]
 
@@ -62,6 +64,14 @@ def is_site(instruction: Instruction) -> bool:
         return True
     numbers = [o.number for o in instruction.operands if isinstance(o, SegmentRegister)]
     return CS in numbers or SS in numbers
+
+
+def branch_form(instruction: Instruction) -> Callable[[PatchWriter], None] | None:
+    """What writes a direct jump, so that it leads where it led; None if it is none."""
+    body = instruction.row.body
+    if body not in _BRANCHES or instruction.prefixes.operand_size:
+        return None
+    return lambda w: forms.FORMS[instruction.row.id](w, instruction)
 
 
 def form_for(instruction: Instruction) -> Callable[[PatchWriter], None] | None:

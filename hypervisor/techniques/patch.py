@@ -11,18 +11,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from emulator.core import EventKind
+from emulator.core import EventKind, ffi
 from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF
+from hypervisor.guest_memory import PAGE
 from hypervisor.outcome import Outcome
 from hypervisor.patcher.area import PatchArea
+from hypervisor.patcher.coherence import NEAR, Coherence
 from hypervisor.patcher.memory import PatchMemory
-from hypervisor.patcher.patches import Patches
-from hypervisor.patcher.scanner import Scanner
+from hypervisor.patcher.patches import INT3, Patches
+from hypervisor.patcher.scanner import GATE, Scanner
 from hypervisor.segments import BIG, CS, SS
 from hypervisor.techniques.base import USER, Technique
 from hypervisor.translator import layout
+from hypervisor.translator.builder import code_page
+from hypervisor.translator.engine import CONTROLS, CONTROLS_AT
 from hypervisor.translator.unit import Context, Place
-from isa.decoder import MAXIMUM_LENGTH
+from isa.decoder import MAXIMUM_LENGTH, decode
+from isa.errors import DecodeError
 from isa.paravirt import VCPU_AREA_BYTES, VCPU_PAGE
 
 if TYPE_CHECKING:
@@ -34,6 +39,8 @@ PAGE_FAULT: Final = 14
 SELECTOR_FAULTS: Final = frozenset({10, 11, 12, 13})
 SOFTWARE: Final = int(EventKind.SOFTWARE)
 STI: Final = "sti"
+#: Counted when the kernel runs into a patch at an address that nobody knew of.
+UNSCANNED: Final = "unscanned entry"
 
 
 class Patch(Technique):
@@ -50,8 +57,10 @@ class Patch(Technique):
         self.memory = PatchMemory(vm.host, vm.monitor)
         self.scanner = Scanner(vm, strict=self.strict)
         self.patches = Patches(vm, self.scanner, self.memory)
+        self.coherence = Coherence(vm, self.scanner, self.patches)
         self._area = vm.world.area = PatchArea(vm, self.memory, self.patches)
-        self._context = Context(False, -1, 0, 0)
+        self._registers = ffi.buffer(vm.cpu.state)
+        self._controls = 0, 0, 0
         vm.descriptors.data_end = VCPU_PAGE + VCPU_AREA_BYTES
         vm.descriptors.code_end = layout.CODE + self.memory.size
         vm.descriptors.hides_code = True
@@ -59,74 +68,100 @@ class Patch(Technique):
 
     def forget(self, vm: VirtualMachine) -> None:
         del vm
-        self.patches.forget()
-        self.scanner.clear()
+        self.coherence.forget()
 
     # -- scanning --------------------------------------------------------------------------------
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
         state = vm.cpu.state
         if state.cpl == USER:
-            return self.patches.at(state.eip) is None
+            return not self._shares(vm)
         if state.eflags & (EFLAGS_TF | EFLAGS_RF) or state.dr[7] & DR7_ENABLED:
             return False  # each instruction is watched
         if not state.seg[SS].attributes & BIG:
             return False  # patches use ESP
+        if self.memory.holds(state.seg[CS].base + state.eip & 0xFFFF_FFFF):
+            return False  # where it has something of its own, or nothing
         context = self._virtual_context(vm)
-        if context != self._context:
-            self._context = context
-            self.patches.clear()
-            self.scanner.clear()
-        if state.eip not in self.scanner.instructions:
-            self._scan({state.eip})
-        else:
-            self._enter(state.eip)
+        if context != self.scanner.context:
+            self.coherence.clear(context)
+        self._check_controls()
+        eip = state.eip
+        patch = self.patches.at(eip)
+        if not self.scanner.knows(eip) or (patch is not None and eip not in patch.sites):
+            self.coherence.scan({eip})  # nobody may have overwritten it half
+        elif self.coherence.incomplete:
+            self.coherence.scan()
         return True
 
-    def _enter(self, eip: int) -> None:
-        """The guest is let in at an instruction that is known: nobody may overwrite it half."""
-        patch = self.patches.at(eip)
-        if patch is not None and eip not in patch.sites:
-            self._scan({eip})
+    def _shares(self, vm: VirtualMachine) -> bool:
+        """Has ring 3 come to what is patched for the kernel?"""
+        patch = self.patches.by_eip.get(vm.cpu.state.eip)
+        if not self.original(vm):
+            return False
+        if patch is not None and not patch.code:
+            patch.executed += 1
+        return True
 
-    def _scan(self, entries: set[int]) -> None:
-        self.patches.make(self._context, self.scanner.scan(self._context, entries))
+    def _check_controls(self) -> None:
+        """Code may be elsewhere after a change of CR0, CR3 or CR4."""
+        cr0, _, cr3, cr4 = CONTROLS.unpack_from(self._registers, CONTROLS_AT)
+        now = cr0, cr3, cr4
+        if now != self._controls:
+            self._controls = now
+            self.coherence.check()
 
     def gate(self, vm: VirtualMachine, low: int, high: int) -> tuple[int, int] | None:
         """The guest's own gate: its handler is scanned now, for the hardware will not ask."""
-        eip = high & 0xFFFF_0000 | low & 0xFFFF
-        if eip not in self.scanner.instructions:
-            self._scan({eip})
+        selector, eip = low >> 16 & ~USER, high & 0xFFFF_0000 | low & 0xFFFF
+        code = vm.descriptors.source(selector)
+        context = self.scanner.context
+        if code is None or context != Context(False, selector, code.base, code.limit):
+            return None
+        self.scanner.targets[eip].add(GATE)
+        self.coherence.scan({eip})
         return super().gate(vm, low, high)
 
     def traced(self, vm: VirtualMachine, record: Any) -> None:
-        machine = vm.cpu.translate(record.linear)
-        page = None if machine is None else vm.guest_page.get(machine >> 12)
-        if page is not None:
-            self.patches.before_store(page << 12 | record.linear & 0xFFF)
+        vm.world.leave()  # the store may have been moved by a patch that goes now
+        for linear in (record.linear, record.linear + NEAR & 0xFFFF_FFFF):
+            page = vm.page_of(linear)
+            if page is not None:
+                self.coherence.before_store(page << 12 | linear & 0xFFF)
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         del vm
-        roots: set[int] = set()
-        for linear in self.patches.written(page):
-            roots |= self.scanner.forget_page(linear)
-        if roots:
-            self._scan(roots)
+        self.coherence.written(page)
 
     def original(self, vm: VirtualMachine) -> bytes:
-        eip = vm.cpu.state.eip
-        site = self.patches.original_at(eip)
-        if site is not None:
-            return site.original
-        if not any(self.patches.at(eip + number) for number in range(MAXIMUM_LENGTH)):
+        """What the guest has at EIP, if any of it has been overwritten."""
+        state = vm.cpu.state
+        context, eip = self._virtual_context(vm), state.eip
+        if eip > context.limit:
             return b""
-        instruction = self.scanner.decode(self._virtual_context(vm), eip)
-        return b"" if instruction is None else instruction.bytes
+        linear = (context.base + eip) & 0xFFFF_FFFF
+        offset = linear & (PAGE - 1)
+        page = code_page(vm, linear, context.user)
+        beyond = offset + MAXIMUM_LENGTH - PAGE
+        if page is None or not (
+            self.patches.overwrites(page, offset, MAXIMUM_LENGTH)
+            or (beyond > 0 and self._overwritten_beyond(vm, linear - offset + PAGE, beyond))
+        ):
+            return b""
+        code = self.scanner.bytes_at(eip, context)
+        try:
+            return decode(code, eip).bytes
+        except DecodeError as error:
+            return b"" if error.vector is None else code
+
+    def _overwritten_beyond(self, vm: VirtualMachine, linear: int, size: int) -> bool:
+        page = code_page(vm, linear & 0xFFFF_FFFF, vm.cpu.state.cpl == USER)
+        return page is not None and self.patches.overwrites(page, 0, size)
 
     @staticmethod
     def _virtual_context(vm: VirtualMachine) -> Context:
         code = vm.cpu.state.seg[CS]
-        return Context(False, code.selector, code.base, code.limit)
+        return Context(vm.cpu.state.cpl == USER, code.selector, code.base, code.limit)
 
     # -- exits -----------------------------------------------------------------------------------
 
@@ -143,11 +178,18 @@ class Patch(Technique):
         return until
 
     def _guest_eip(self, eip: int) -> int:
-        return self.memory.find(eip)[1].eip if self.memory.holds(eip) else eip
+        place = self.memory.place(eip) if self.memory.holds(eip) else None
+        return eip if place is None else place.eip
 
     def event(self, vm: VirtualMachine, record: Any) -> Outcome | None:
-        if self.memory.holds(record.eip):
-            _, place = self.memory.find(record.eip)
+        if record.vector == PAGE_FAULT and self.coherence.check_near(record.linear):
+            vm.world.leave()  # code is elsewhere now, where it has not been scanned
+            return Outcome.RESUME
+        at = (vm.real.seg[CS].base + record.eip) & 0xFFFF_FFFF
+        if self.memory.holds(at):
+            place = self.memory.place(at)
+            if place is None:
+                return self._lost(vm)
             if record.kind == SOFTWARE:
                 return self._original(vm, place)
             return self._faulted(vm, record, place)
@@ -155,18 +197,36 @@ class Patch(Technique):
             return self._breakpoint(vm, record.eip)
         return None
 
+    @staticmethod
+    def _lost(vm: VirtualMachine) -> Outcome:
+        """The guest has jumped into patch memory: see what it has there itself."""
+        vm.counts[UNSCANNED] += 1
+        return vm.interpret(UNSCANNED)
+
     def _breakpoint(self, vm: VirtualMachine, eip: int) -> Outcome | None:
         """INT3: a patch, or the guest's own."""
         patch = self.patches.by_eip.get(eip)
-        if patch is None:
-            return None
-        patch.executed += 1
-        site = patch.sites[eip]
-        vm.count(f"int3: {site.name}")
-        if patch.start and vm.in_kernel:
-            vm.real.eip = patch.start
-            return Outcome.RESUME
-        return vm.interpret(site.name)
+        if vm.in_kernel and patch is not None:
+            patch.executed += 1
+            site = patch.sites[eip]
+            vm.count(f"int3: {site.name}")
+            if patch.start:
+                vm.real.eip = patch.start
+                return Outcome.RESUME
+            return vm.interpret(site.name)
+        vm.world.leave()
+        code = self.original(vm)
+        if not code or code[0] == INT3[0]:
+            return None  # its own, whatever follows it
+        if not vm.in_kernel:
+            if patch is not None:
+                patch.executed += 1
+            return vm.interpret("patched for the kernel", code, len(code))
+        vm.counts[UNSCANNED] += 1
+        self.coherence.scan({eip})  # its page may be mapped here as well
+        if self.patches.at(eip) is None:
+            return vm.interpret(UNSCANNED, code, len(code))
+        return Outcome.RESUME
 
     def _faulted(self, vm: VirtualMachine, record: Any, place: Place) -> Outcome | None:
         """An exception in patch memory."""

@@ -5,8 +5,8 @@
 Prints each time as a ratio to silicon's (or to Seventeen's where the host is no x86), the geometric
 mean over the counted workloads, the costs of system calls, page faults and CR3 loads, the
 bandwidth of `rep stos/movs`, start-up times, and what virtualization costs (virtual.py), binary
-translation above all (translated.py). Nothing else should run meanwhile. measure.py says how a time
-is taken.
+translation (translated.py) and patching (patched.py) above all. Nothing else should run meanwhile.
+measure.py says how a time is taken.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.bench import build, measure
 from tests.bench.machines import MACHINES, Bench, BenchError
+from tests.bench.patched import bench_patched
 from tests.bench.translated import bench_translated
 from tests.bench.virtual import bench_virtual
 
@@ -126,6 +127,7 @@ def main() -> int:
             if any(machine.name == "seventeen" for machine in machines):
                 figures["virtual"] = bench_virtual(quick=options.quick, folder=options.folder)
                 figures["translated"] = bench_translated(quick=options.quick, folder=options.folder)
+                figures["patched"] = bench_patched(quick=options.quick, folder=options.folder)
     except (BenchError, build.BuildError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

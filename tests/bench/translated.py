@@ -12,8 +12,6 @@ virtual.py's.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -26,7 +24,16 @@ from isa.assembler import assemble
 from isa.decoder import decode
 from tests.bench import build
 from tests.bench.session import bench_session
-from tests.bench.virtual import FOLDER, Load, guest, iterations_for, judged, line, native, virtual
+from tests.bench.virtual import (
+    Load,
+    guest,
+    iterations_for,
+    judged,
+    line,
+    native,
+    run_alone,
+    virtual,
+)
 
 #: What the design promises; printed beside the figures.
 MOST_CYCLES, MOST_WALL = 1.10, 1.25
@@ -95,22 +102,32 @@ def warm_iterations_for(load: Callable[[int], Load], seconds: float) -> int:
 # -- computing -------------------------------------------------------------------------------------
 
 
-def compare(make: Callable[[str, int], Load], seconds: float, repeats: int) -> dict[str, float]:
+def compare(
+    make: Callable[[str, int], Load], seconds: float, repeats: int, techniques: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
     """Ratios to native of the program that `make` gives for a technique and its iterations."""
     high = max(512, iterations_for(lambda count: make("native", count), seconds))
-    counts = {"native": high, "translate": high, LINK_BACK: high}
-    if spent_by(make(LINK_BACK, high // 64)).seconds > seconds:
-        counts[LINK_BACK] = high // 64  # some are slower by orders of magnitude
+    counts = dict.fromkeys(("native", *techniques), high)
+    for name in techniques:
+        if spent_by(make(name, high // 64)).seconds > seconds:
+            counts[name] = high // 64  # some are slower by orders of magnitude
     pairs = [(make(name, count // 8), make(name, count)) for name, count in counts.items()]
     found = differences(pairs, repeats)
-    base, plain, linked = (
+    base, *others = (
         spent.each(count - count // 8) for spent, count in zip(found, counts.values(), strict=True)
     )
     return {
-        "cycles": plain.cycles / base.cycles,
-        "wall": plain.seconds / base.seconds,
-        "link-back wall": linked.seconds / base.seconds,
+        name: {"cycles": spent.cycles / base.cycles, "wall": spent.seconds / base.seconds}
+        for name, spent in zip(techniques, others, strict=True)
     }
+
+
+def compare_translated(
+    make: Callable[[str, int], Load], seconds: float, repeats: int
+) -> dict[str, float]:
+    """Of the translator, and its wall time with --link-back."""
+    found = compare(make, seconds, repeats, ("translate", LINK_BACK))
+    return {**found["translate"], "link-back wall": found[LINK_BACK]["wall"]}
 
 
 def kernel_maker(kernel: bytes) -> Callable[[str, int], Load]:
@@ -157,12 +174,14 @@ def bench_computing(seconds: float, repeats: int, folder: Path) -> dict[str, dic
     for workload in () if missing else build.WORKLOADS:
         if workload.counted:
             kernel = build.build_kernel(workload, folder).read_bytes()
-            figures[workload.name] = ratios = compare(kernel_maker(kernel), seconds, repeats)
+            figures[workload.name] = ratios = compare_translated(
+                kernel_maker(kernel), seconds, repeats
+            )
             print_ratios(workload.name, ratios)
     if figures:
         figures["mean"] = mean(list(figures.values()))
         print_ratios("mean", figures["mean"])
-    figures["compute.asm"] = compare(make_computing, seconds, repeats)
+    figures["compute.asm"] = compare_translated(make_computing, seconds, repeats)
     print_ratios("compute.asm", figures["compute.asm"])
     return figures
 
@@ -184,11 +203,12 @@ class Repeated:
     popped: str = "KERNEL_DATA"
     paging: bool = False
     times: int = 8  # in one iteration of the loop, so that the loop itself weighs little
+    program: str = "repeated"  # which of the bench's guests has the loop
 
     def load(self, technique: str, count: int, *, empty: bool = False) -> Load:
         """A loop with the instructions, or the same loop without."""
         program = guest(
-            "repeated",
+            self.program,
             None,
             COUNT=count,
             FIRST="" if empty else self.first,
@@ -394,16 +414,5 @@ def bench_translated(*, quick: bool, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="shorter runs, fewer of them")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where kernels are built")
-    options = parser.parse_args()
-    figures = bench_translated(quick=options.quick, folder=options.folder)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(bench_translated, __doc__)

@@ -6,7 +6,7 @@ Computing must not be felt: kernels of the workloads under `trap`, an assembled 
 too, as multiples of native. Exits are timed one by one: an instruction that traps and is emulated,
 a hypercall, and a system call through a pass-through gate, which must not exit at all. Native and
 virtual runs take turns, so that a busy machine slows both; the fastest counts. `main.py` prints
-these tables after its own; translated.py has the technique `translate`.
+these tables after its own; translated.py has the technique `translate`, patched.py `patch`.
 """
 
 from __future__ import annotations
@@ -225,16 +225,17 @@ def bench_virtual(*, quick: bool, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def run_alone(bench: Callable[..., dict[str, Any]], about: str | None) -> None:
+    """A module's figures, from its own command line."""
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="shorter runs, fewer of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where kernels are built")
     options = parser.parse_args()
-    figures = bench_virtual(quick=options.quick, folder=options.folder)
+    figures = bench(quick=options.quick, folder=options.folder)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(bench_virtual, __doc__)

@@ -293,7 +293,7 @@ def test_a_jump_patch_needs_no_exit() -> None:
 
 def test_an_int3_patch_exits_each_time() -> None:
     lines = patching.show_trap()
-    sgdt, popf_row = (row for row in cells(lines, "1000") if len(row) == 5)
+    popf_row, sgdt = (row for row in cells(lines, "1000") if len(row) == 5)
     assert (sgdt[1].split()[0], popf_row[1]) == ("sgdt", "popf")
     assert sgdt[2:] == ["0f -> cc", "3", "the virtual CPU"]
     assert popf_row[2:4] == ["9d -> cc", "3"]

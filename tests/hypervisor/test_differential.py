@@ -3,9 +3,9 @@
 A guest does all that a kernel can (kernel_guests.py); a run is all that its guest can tell of it
 (hypervisor/experiments/observe.py). The deep tier takes thousands of guests for each technique, the
 fast one a fixed share of them. Ring 3's unsafe instructions are left out where user code runs as it
-is and so may leak: under `interpret`, `paravirt`, and `translate` without --user. A *storm* is a
-guest under a translator that forgets, mixes, adapts and cuts as early as it can, each time in
-another way, and that is interrupted at odd ticks.
+is and so may leak: under `interpret`, `paravirt`, `patch`, and `translate` without --user. A
+*storm* is a guest under a translator that forgets, mixes, adapts and cuts as early as it can, each
+time in another way, and that is interrupted at odd ticks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from emulator import Machine
 from emulator.result import Stop
 from hypervisor.experiments.observe import (
     Difference,
@@ -25,6 +26,7 @@ from hypervisor.experiments.observe import (
     Observation,
     compare,
 )
+from hypervisor.experiments.patch_reasons import reason
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator import adaptive, builder, coherence
 from hypervisor.translator.cache import DEFAULT_BYTES, LEAST_BYTES
@@ -60,6 +62,30 @@ def unmodified(
     run = MachineRun(VirtualMachine(ram=RAM, **options), guest.program)  # type: ignore[arg-type]
     run.run(MAX_TICKS)
     return compare(native or natively(guest), run.observe())
+
+
+def patch(seed: int) -> Difference | None:
+    """By default a guest may differ where its code is entered unscanned, or reads itself."""
+    guest = random_guest(seed, without=LEAKS)
+    found = unmodified(guest, technique="patch")
+    return None if found is None or explained(guest) else found
+
+
+def explained(guest: KernelGuest) -> str:
+    """Why a guest may differ under `patch`."""
+
+    def loaded(machine: Any) -> Any:
+        machine.load(guest.program)
+        return machine
+
+    def virtual() -> VirtualMachine:
+        return loaded(VirtualMachine(technique="patch", ram=RAM))
+
+    return reason(virtual, lambda: loaded(Machine(RAM)), MAX_TICKS)
+
+
+def patch_strict(seed: int) -> Difference | None:
+    return unmodified(random_guest(seed, without=LEAKS), technique="patch --strict")
 
 
 def paravirt(seed: int) -> Difference | None:
@@ -140,13 +166,16 @@ def run_in_cuts(run: MachineRun, rng: Random) -> None:
 
 
 TECHNIQUES = (
-    interpret, trap, paravirt, translate, translate_user, storm, hardware, hardware_on_shadows
+    interpret, trap, paravirt, translate, translate_user, storm, patch, patch_strict, hardware,
+    hardware_on_shadows,
 )  # fmt: skip
 #: Of each, the deep tier's.
 DEEP_OF: Final[dict[Callable[[int], Difference | None], int]] = {
     translate: 3000,
     translate_user: 3000,
     storm: 4000,
+    patch: 3000,
+    patch_strict: 3000,
 }
 
 
@@ -174,6 +203,7 @@ def test_generated_kernels_deep(technique: Callable[[int], Difference | None], p
 def test_drawn_by_hypothesis(guest: KernelGuest) -> None:
     """The same, but a guest that differs shrinks to the steps that matter."""
     assert unmodified(guest, technique=Translate()) is None
+    assert unmodified(guest, technique="patch --strict") is None
     assert unmodified(guest, technique="interpret") is None
     assert unmodified(guest, technique="trap", virtualizable=True) is None
     assert modified(guest) is None

@@ -49,13 +49,21 @@ WAYS: Final = [
     (technique, virtualizable)
     for technique in ("trap", "interpret")
     for virtualizable in (True, False)
-] + [("paravirt", False), ("translate", False), ("translate --user", False)]
+] + [
+    ("paravirt", False),
+    ("translate", False),
+    ("translate --user", False),
+    ("patch", False),
+    ("patch --strict", False),
+]
 each_way = pytest.mark.parametrize(("technique", "virtualizable"), WAYS)
 entries = struct.Struct("<1024I")
 TRANSLATORS: Final = {
     "translate": lambda: Translate(cache_bytes=LEAST_BYTES),
     "translate --user": lambda: Translate(user=True, cache_bytes=LEAST_BYTES),
 }
+#: Who has pages of code in the monitor area: beside them the patcher, whose guests' CS reaches it.
+MAKES_CODE: Final = {*TRANSLATORS, "patch", "patch --strict"}
 #: Selectors of the translator's own, and what it maps in the monitor area while it runs.
 TRANSLATORS_OWN: Final = frozenset({layout.AREA_SELECTOR, *layout.CODE_SELECTORS.values()})
 TRANSLATORS_PAGES: Final = range(
@@ -112,7 +120,7 @@ class Arena:
             [
                 entry | WRITABLE
                 for number, entry in enumerate(entries.unpack(read(own.page_table * PAGE, PAGE)))
-                if self.way[0] not in TRANSLATORS or number not in TRANSLATORS_PAGES
+                if self.way[0] not in MAKES_CODE or number not in TRANSLATORS_PAGES
             ],
             own.read(TSS + TSS_BYTES, PAGE - TSS_BYTES),
             own.read(IDT + 0x800, PAGE - 0x800),
@@ -191,8 +199,11 @@ class Arena:
         if not attributes & segments.CODE and attributes & segments.EXPAND_DOWN:
             top = 0xFFFF_FFFF if attributes & segments.BIG else 0xFFFF
             assert limit >= top or base + top < end
-        else:
-            assert base + limit < end
+        elif base + limit >= end:
+            # Patch memory: code, and nothing of it is read through CS.
+            assert attributes & segments.CODE
+            assert not attributes & segments.READABLE
+            assert base + limit < self.hostile.descriptors.code_end
 
     def check_free(self) -> None:
         """Frames that are free hold the secret or nothing: no guest's store went there."""

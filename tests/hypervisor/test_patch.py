@@ -7,41 +7,66 @@ reads of patched code is the one stated exception, and has a test of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from emulator.core import TraceKind
+from emulator import Machine
 from guests import GUESTS, Guest
 from hypervisor.experiments.observe import Difference, MachineRun, NativeRun, compare
+from hypervisor.experiments.patch_reasons import reason
 from hypervisor.patcher.memory import PatchMemory
 from hypervisor.patcher.patches import JUMP, NO_FORM, TARGET, TRAP, Patches
-from hypervisor.techniques.patch import Patch
+from hypervisor.techniques.patch import UNSCANNED, Patch
 from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
 from tests.hypervisor.kernel_guests import MAX_TICKS, random_guest
 from tests.hypervisor.kernel_guests import RAM as SMALL
+from tests.hypervisor.patched_sources import END, SOURCES
 
 RAM = "4M"
-#: No code is reached behind it, and data may follow.
-END = "mov al, 0\nout 0xF4, al\njmp $\n"
-FAST, DEEP, PARTS = 24, 2500, 20
 #: What takes more than a second.
 SLOW = frozenset({"os", "echo"})
+#: Accessed bits of pages of code are masked, and here any page may have code.
+ANY_PAGE = frozenset(range(0, 64 << 20, 4096))
 
 
-def same(source: str, technique: str = "patch", **options: Any) -> Patches:
-    """Hold a program to its native run; its patches."""
+def ran(source: str, technique: str, **options: Any) -> tuple[Difference | None, Patches]:
+    """How a program differs from its native run, and its patches."""
     program = assemble(source)
     native = NativeRun(program, ram=RAM)
     native.run(MAX_TICKS)
     vm = VirtualMachine(ram=RAM, technique=technique, **options)
     run = MachineRun(vm, program)
     run.run(MAX_TICKS)
-    assert compare(native.observe(), run.observe()) is None
     assert isinstance(vm.technique, Patch)
-    return vm.technique.patches
+    return compare(native.observe(), run.observe()), vm.technique.patches
+
+
+def difference(source: str, technique: str) -> Difference | None:
+    return ran(source, technique)[0]
+
+
+def same(source: str, technique: str = "patch", **options: Any) -> Patches:
+    """Hold a program to its native run; its patches."""
+    found, patches = ran(source, technique, **options)
+    assert found is None
+    return patches
+
+
+def why(source: str) -> str:
+    """Why a program may differ by default."""
+
+    def loaded(machine: Any) -> Any:
+        machine.load(assemble(source))
+        return machine
+
+    return reason(
+        lambda: loaded(VirtualMachine(technique="patch", ram=RAM)),
+        lambda: loaded(Machine(RAM)),
+        MAX_TICKS,
+    )
 
 
 def kinds(patches: Patches) -> list[str]:
@@ -71,8 +96,15 @@ def test_int_n_of_the_kernel_is_the_hypervisors() -> None:
     assert vm.counts["int3: int"] == 1
 
 
+@pytest.mark.parametrize("branch", ["loop back", "dec ecx\njnz back", "dec ecx\njz on\njmp back"])
+def test_a_loop_that_leads_into_a_jump_moves_as_a_whole(branch: str) -> None:
+    loop = f"mov ecx, 3\npushf\nback: pop eax\npush eax\n{branch}\non: pop eax\n{END}"
+    assert kinds(same(loop)) == [JUMP]
+
+
 def test_a_known_target_within_keeps_a_site_from_being_a_jump() -> None:
-    patches = same(f"mov ecx, 3\npushf\nback: pop eax\npush eax\nloop back\npop eax\n{END}")
+    loop = "pushf\nback: pop eax\npush eax\nloop back\npop eax"
+    patches = same(f"mov ecx, 3\npush eax\njecxz back\npop eax\n{loop}\n{END}")
     assert kinds(patches) == [TRAP]
     assert patches.counts[TARGET] == 1
 
@@ -244,61 +276,105 @@ def test_guests_of_the_manifest_strictly(guest: Guest) -> None:
     assert manifest_difference(guest, "patch --strict") is None
 
 
-# -- generated kernels -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "guest",
+    [pytest.param(g, marks=[pytest.mark.deep] * (g.name in SLOW)) for g in GUESTS
+     if not is_leaky(g)],
+    ids=lambda guest: guest.name,
+)  # fmt: skip
+def test_patch_and_translate_agree(guest: Guest) -> None:
+    """With each other, whatever the bare machine says."""
+    seen = []
+    program = assemble_file(guest.source, include=guest.includes)
+    for technique in ("patch", "translate"):
+        vm = VirtualMachine(ram=guest.ram, technique=technique, console_in=guest.input)
+        run = MachineRun(vm, program)
+        run.run(guest.ticks)
+        seen.append(replace(run.observe(), code=ANY_PAGE))
+    assert compare(*seen) is None
 
 
-def generated(seed: int, technique: str) -> tuple[Difference | None, bool]:
-    """The difference from native, and whether ring 1 ran what had not been scanned."""
-    guest = random_guest(seed, without=("ring_3_unsafe",))
-    native = NativeRun(guest.program, ram=SMALL)
-    native.run(MAX_TICKS)
-    run = MachineRun(VirtualMachine(ram=SMALL, technique=technique), guest.program)
-    run.run(MAX_TICKS)
-    found = compare(native.observe(), run.observe())
-    return found, found is not None and enters_unscanned(guest.program)
+# -- every hard case, and every byte ---------------------------------------------------------------
 
 
-def enters_unscanned(program: Any) -> bool:
-    """Run once more, an instruction at a time, and look at each that ring 1 executes in place."""
-    vm = VirtualMachine(ram=SMALL, technique="patch")
-    technique = vm.technique
-    assert isinstance(technique, Patch)
-    entered: list[int] = []
-
-    class Watcher:
-        def render(self, records: Iterable[Any]) -> None:
-            for record in records:
-                eip = record.eip
-                in_place = vm.in_kernel and not technique.memory.holds(eip)
-                if record.kind == TraceKind.EXEC and in_place:
-                    known = eip in technique.scanner.instructions
-                    entered.extend([] if known else [eip])
-
-    vm.set_tracer(TraceKind.EXEC, Watcher())
-    vm.load(program)
-    vm.run(MAX_TICKS)
-    vm.drain_trace()
-    return bool(entered)
+@pytest.mark.parametrize("name", SOURCES)
+def test_hard_cases(name: str) -> None:
+    assert difference(SOURCES[name], "patch --strict") is None
+    by_default = difference(SOURCES[name], "patch")
+    assert by_default is None or why(SOURCES[name]).startswith(UNSCANNED)
 
 
-def check(technique: str, seeds: range) -> None:
-    """Under strict none may differ; by default only through an unscanned entry."""
-    wrong = {}
-    for seed in seeds:
-        found, unscanned = generated(seed, technique)
-        if found is not None and (technique != "patch" or not unscanned):
-            wrong[seed] = str(found)
-    assert not wrong
+#: What a program is made of that jumps into each of its bytes, and how long that is.
+BODY = """
+    pushf
+    pop eax
+    add ebx, eax
+    mov ecx, cr0
+    cli
+    mov edx, 0x589C9C58
+    push 0x246
+    popf
+    push cs
+    pop eax
+    smsw edi
+    nop
+"""
+BODY_BYTES = len(assemble(BODY).flat())
+INTO_BYTE = """
+    mov esp, 0x90000
+    mov ecx, 32
+    mov edi, idt
+fill: mov eax, done
+    mov [edi], ax
+    mov word [edi + 2], 8
+    mov word [edi + 4], 0x8E00
+    shr eax, 16
+    mov [edi + 6], ax
+    add edi, 8
+    loop fill
+    lidt [pointer]
+    xor esi, esi
+body: {body}
+    inc esi
+    cmp esi, 2
+    jae done
+    mov eax, body + {byte} + 0x1234567
+    sub eax, 0x1234567
+    jmp eax
+done: {end}
+align 4096
+pointer: dw 255
+    dd idt
+align 8
+idt: times 32 dq 0
+"""
 
 
-@pytest.mark.parametrize("technique", ["patch", "patch --strict"])
-def test_generated_kernels(technique: str) -> None:
-    check(technique, range(FAST))
+@pytest.mark.parametrize("byte", range(BODY_BYTES))
+def test_a_jump_into_every_byte(byte: int) -> None:
+    """When all of it has been patched. Under --strict none is executed half-way."""
+    source = INTO_BYTE.format(body=BODY, byte=byte, end=END)
+    assert same(source, "patch --strict").counts[JUMP] > 0
+    assert difference(source, "patch") is None or why(source).startswith(UNSCANNED)
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("technique", ["patch", "patch --strict"])
-def test_generated_kernels_deep(technique: str, part: int) -> None:
-    each = DEEP // PARTS
-    check(technique, range(part * each, (part + 1) * each))
+def test_data_behind_a_call_that_does_not_return() -> None:
+    """It is not taken for code if it does not read like code; and text holds nothing to patch."""
+    data = "db 0x9D, 0x0F, 0xFF\ndb 'No such thing, said the kernel.', 10\ntimes 16 db 0"
+    source = f"""
+        mov esp, 0x90000
+        call never
+    text: {data}
+    .end:
+    never: mov esi, text
+        mov ecx, text.end - text
+    sum: movzx eax, byte [esi]
+        add ebx, eax
+        rol ebx, 3
+        inc esi
+        loop sum
+        cli
+        mov eax, 5
+        {END}"""
+    for technique in ("patch", "patch --strict"):
+        assert kinds(same(source, technique)) == [JUMP]

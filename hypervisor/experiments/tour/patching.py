@@ -38,9 +38,9 @@ TRAPPED: Final = """\
 start:  push 0                  ; touch the stack and the code once
         pop ebx
         mov ecx, 3
-again:  sgdt [table]
-        push 2
+again:  push 2
         popf
+        sgdt [table]
         dec ecx
         jnz again
         mov al, 0
@@ -55,13 +55,14 @@ start:  cli                     ; with the two after it, five bytes: a jump
         call kernel
         mov al, 0
         out 0xF4, al
-kernel: pushf
-again:  mov ebx, eax            ; the loop comes back here
+kernel: test eax, eax
+        jz again
+        pushf
+again:  mov ebx, eax            ; what is before jumps here
         dec eax
         jnz again
-        cli
-        jmp next                ; to where it says from where it stands
-next:   sgdt [table]
+        cli                     ; what follows is not moved: it exits anyway
+        sgdt [table]
         popf
         ret
 table:  dd 0, 0
