@@ -147,13 +147,13 @@ def _manifest_differs(name: str) -> str:
 
 def _restored(way: str) -> str:
     """Whether a machine that becomes another one forgets what it has made for the first."""
-    options, limits = WAYS[way]
+    technique, limits = WAYS[way]
     first, second = (random_changes(seed).program for seed in RESTORED)
     with pytest.MonkeyPatch.context() as patch:
         for name, limit in limits.items():
             patch.setattr(OWNERS[name], name, limit)
         machines = [
-            VirtualMachine(program, Translate(**options), ram=RAM) for program in (first, second)
+            VirtualMachine(program, technique(), ram=RAM) for program in (first, second)
         ]
         for vm, ticks in zip(machines, (MAX_TICKS, RESTORED_AT), strict=True):
             vm.run(ticks)

@@ -13,7 +13,7 @@ from typing import Final
 from emulator.core import Cpu, ExitReason
 from emulator.memory import Memory
 from hypervisor import emulate, exits
-from hypervisor.emulate import EMULATED, Trapped
+from hypervisor.emulate import EFLAGS_TF, EMULATED, Trapped
 from hypervisor.exits import EVENTS, EXITS
 from hypervisor.outcome import Outcome
 from hypervisor.techniques.base import Technique
@@ -21,6 +21,7 @@ from hypervisor.techniques.interpret import Interpret
 from hypervisor.techniques.paravirt import Paravirt
 from hypervisor.vcpu_area import VcpuArea
 from hypervisor.vm import VirtualMachine
+from hypervisor.world import EFLAGS_IOPL
 from tests.hypervisor.mutants import Change, Mutant, edit, entry, value, without
 
 FASTER: Final = "performance only: the virtual CPU does the same"
@@ -367,9 +368,9 @@ _AREA: Final = [
     _area("is writable while an interrupt waits",
           edit(_A.enter, "virtual.interrupt_line or flags", "flags")),
     _area("is writable while IOPL is not 0",
-          edit(_A.enter, "(EFLAGS_IOPL | EFLAGS_TF)", "EFLAGS_TF")),
+          value(_A, "watched_flags", EFLAGS_TF)),
     _area("is writable while TF is 1",
-          edit(_A.enter, "(EFLAGS_IOPL | EFLAGS_TF)", "EFLAGS_IOPL")),
+          value(_A, "watched_flags", EFLAGS_IOPL)),
     _area("rights are not flushed",
           edit(_A.enter, "self._vm.host.cpu.invalidate_page(self.base)", "pass")),
     _area("interrupts are always off", edit(_A.interrupts_on.fget, "!= 0", "< 0")),
