@@ -152,9 +152,7 @@ def _restored(way: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
         for name, limit in limits.items():
             patch.setattr(OWNERS[name], name, limit)
-        machines = [
-            VirtualMachine(program, technique(), ram=RAM) for program in (first, second)
-        ]
+        machines = [VirtualMachine(program, technique(), ram=RAM) for program in (first, second)]
         for vm, ticks in zip(machines, (MAX_TICKS, RESTORED_AT), strict=True):
             vm.run(ticks)
         saved = machines[1].save()

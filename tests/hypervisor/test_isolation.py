@@ -38,7 +38,7 @@ from hypervisor.vm import VirtualMachine
 from tests.core.world import GDT as GUEST_GDT
 from tests.core.world import SPARE, Setup
 from tests.hypervisor.hostile import STACK, le32, setups, store32
-from tests.hypervisor.twins import RAM, differences, picture, put
+from tests.hypervisor.twins import RAM, OnShadows, differences, picture, put
 
 PAGE: Final = 4096
 TICKS: Final = 300
@@ -55,6 +55,8 @@ WAYS: Final = [
     ("translate --user", False),
     ("patch", False),
     ("patch --strict", False),
+    ("hardware", False),
+    ("hardware on shadows", False),
 ]
 each_way = pytest.mark.parametrize(("technique", "virtualizable"), WAYS)
 entries = struct.Struct("<1024I")
@@ -62,6 +64,7 @@ TRANSLATORS: Final = {
     "translate": lambda: Translate(cache_bytes=LEAST_BYTES),
     "translate --user": lambda: Translate(user=True, cache_bytes=LEAST_BYTES),
 }
+OWN_KINDS: Final = {**TRANSLATORS, "hardware on shadows": OnShadows}
 #: Who has pages of code in the monitor area: beside them the patcher, whose guests' CS reaches it.
 MAKES_CODE: Final = {*TRANSLATORS, "patch", "patch --strict"}
 #: Selectors of the translator's own, and what it maps in the monitor area while it runs.
@@ -80,7 +83,7 @@ class Arena:
         self.host = Host(2 * RAM, guests=2)
         self.victim = VirtualMachine(technique="trap", ram=RAM, host=self.host)
         self.hostile = VirtualMachine(
-            technique=TRANSLATORS[technique]() if technique in TRANSLATORS else technique,
+            technique=OWN_KINDS[technique]() if technique in OWN_KINDS else technique,
             ram=RAM,
             host=self.host,
             virtualizable=virtualizable,
@@ -96,6 +99,7 @@ class Arena:
         #: Held to what they were by the canary below.
         self.reserved = TRANSLATORS_OWN if technique in TRANSLATORS else frozenset()
         self.beginning = self.hostile.save()
+        self.host_registers = self.host.cpu.registers
 
     def _plant(self, vm: VirtualMachine) -> None:
         """The secret, wherever nothing of the monitor's own lies."""
@@ -140,9 +144,28 @@ class Arena:
     def check(self) -> None:
         """Nothing has changed that must not, and nothing could be reached."""
         assert self._canary() == self.canary
+        if self.hostile.technique.guest_mode:
+            self.check_guest_mode()
+            return
         self.check_descriptors()
         self.check_shadows()
         self.check_registers()
+
+    def check_guest_mode(self) -> None:
+        """The tables that the hardware uses lead to the guest's frames; the host is as it was."""
+        assert self.host.cpu.registers == self.host_registers
+        paging, read = self.hostile.paging, self.host.memory.read
+        own = {*self.hostile.memory.guest_page, 0xFFFFF}
+        if not paging.nested:
+            self.check_shadows()
+            return
+        tables = set()
+        for entry in entries.unpack(read(paging.root(), PAGE)):
+            tables |= {entry >> 12} if entry & PRESENT else set()
+        assert tables == {*paging._tables.values()}
+        for table in tables:
+            found = entries.unpack(read(table * PAGE, PAGE))
+            assert {entry >> 12 for entry in found if entry & PRESENT} <= own
 
     def check_descriptors(self) -> None:
         """Each shadow descriptor is one that was filled, or what it was at the beginning."""
@@ -170,7 +193,7 @@ class Arena:
                 frame = entry >> 12
                 if key.kind != "directory":
                     assert frame in own or frame == 0xFFFFF, f"{key} {index}: {entry:#x}"
-                elif index == DIRECTORY_INDEX:
+                elif index == DIRECTORY_INDEX and not vm.technique.guest_mode:
                     rights = 4 if self.way[0] == "translate --user" else 0
                     assert (frame, entry & 4) == (vm.monitor.page_table, rights)
                 else:
