@@ -24,7 +24,8 @@ NO_FRAME: Final = 0xFFFFF  #: machine page beyond all memory: reads are all ones
 class GuestMemory(Memory):
     """`size` bytes of guest-physical memory in frames of the host's."""
 
-    def __init__(self, host: Host, size: int) -> None:
+    def __init__(self, host: Host, size: int, *, direct: bool = False) -> None:
+        """direct: each page is to be the machine page of the same number."""
         # Not Memory.__init__: the bytes are the host's.
         self.size = size
         self._weighted = set()
@@ -36,11 +37,13 @@ class GuestMemory(Memory):
         #: Address and bytes of a page -> as the guest wrote them, if a technique has changed them.
         self.view_page: Callable[[int, bytes], bytes] = lambda address, data: data
         hole = range(HOLE.start // PAGE, HOLE.stop // PAGE)
-        for page in range(self.count):
-            if page not in hole:
-                frame = host.allocate()
-                self.frames[page] = frame
-                self.guest_page[frame] = page
+        pages = [page for page in range(self.count) if page not in hole]
+        if direct:
+            host.take(pages)
+        for page in pages:
+            frame = page if direct else host.allocate()
+            self.frames[page] = frame
+            self.guest_page[frame] = page
 
     def frame(self, page: int) -> int:
         """The machine page of a guest page; NO_FRAME where there is none."""

@@ -76,6 +76,7 @@ class Paravirt(Technique):
 
     name: ClassVar[str] = "paravirt"
     variant: ClassVar[str | None] = HYPERVISOR
+    memories: ClassVar[tuple[str, ...]] = ("shadow", "shared")
     own_vector: ClassVar[int | None] = HYPERCALL_VECTOR
 
     def __init__(self) -> None:
