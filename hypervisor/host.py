@@ -7,7 +7,7 @@ lie side by side. `run` lets several machines take turns by machine time. Read v
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import Cpu
@@ -52,16 +52,15 @@ class Host:
             raise HypervisorError("the machine has no memory left for its virtual machines")
         return self._free.pop()
 
-    def take(self, frames: Collection[int]) -> None:
+    def take(self, frames: range) -> None:
         """Take these machine pages, all or none; HypervisorError if one is not to be had."""
-        wanted = set(frames)
-        missing = wanted.difference(self._free)
+        missing = set(frames).difference(self._free)
         if missing:
             raise HypervisorError(
                 f"--mmu shared: expected the machine page {min(missing):#x} to be free for the"
                 " guest's page of the same number, found another virtual machine's"
             )
-        self._free = [frame for frame in self._free if frame not in wanted]
+        self._free = [frame for frame in self._free if frame not in frames]
 
     def allocate_zeroed(self) -> int:
         """A machine page of zeros."""

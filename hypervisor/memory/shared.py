@@ -193,7 +193,7 @@ class SharedPaging(GuestPaging):
         page = entry >> 12
         if self._extensions and entry & LARGE:
             return Veil.ABSENT
-        if self._memory.frame(page) == NO_FRAME:
+        if page >= self._memory.count:
             return Veil.NOWHERE
         if not entry & WRITABLE:
             return None
