@@ -249,7 +249,6 @@ class SharedPaging(GuestPaging):
             self._retract(directory, index)
         del self._directories[directory.page]
         self._unprotect(directory.page)
-        self._live = None if self._live is directory else self._live
         self._read_only = None
         self.stale = True
 

@@ -47,17 +47,8 @@ TABLES: Final = (*DIRECTORIES, *LOW_TABLES, *ALIAS_TABLES, TOP_TABLE)
 PAGES: Final = (*TABLES, *SPARE, DATA, DATA + 0x1000, GDT, TSS)
 #: Nobody's, the hypervisor's or beyond all memory, in a machine of 2 MiB and what is behind it.
 STRANGE: Final = (0xA0000, 0xC8000, 0x200000, 0x300000, 0x5F0000, 0x7FF000, 0x800000, 0xFFFFF000)
-RIGHTS: Final = (
-    P | W | U,
-    P | W | U,
-    P | W,
-    P | U,
-    P,
-    P | W | U | LARGE,
-    P | W | LARGE,
-    0x67,
-    0xE7,
-)
+#: 0xE3 and 0xE5: 4 MiB pages that have been used, of the kernel, and read-only.
+RIGHTS: Final = (P | W | U, P | W | U, P | W, P | U, 0xE3, P | W | U | LARGE, 0xE5, 0x67, 0xE7)
 UPPER: Final = (1, 1, 2, 3, 1022, 1023)  #: entries of directories; the first maps the kernel
 
 
@@ -107,6 +98,46 @@ def copy(rng: Random) -> str:
     )  # fmt: skip
 
 
+def recursive(rng: Random) -> str:
+    """A directory is one of its own tables, or another's; through it, an entry is written."""
+    directory, upper = rng.choice(DIRECTORIES), rng.choice((2, 3, 1022))
+    inner = directory if rng.randrange(3) else rng.choice(DIRECTORIES)
+    entry = rng.choice((0, 1, 4, 1023)) << 12 | 4 * rng.choice((*UPPER, DATA >> 12))
+    return lines(
+        f"mov dword [{directory + 4 * upper}], {inner | rng.choice(RIGHTS)}",
+        f"mov eax, {directory}\nmov cr3, eax",
+        f"mov dword [{upper * ALIAS + entry}], {_value(rng)}",
+    )
+
+
+def promote(rng: Random) -> str:
+    """Data become a table while the TLB has them writable; then they are written again."""
+    directory, page, upper = rng.choice(DIRECTORIES[:2]), rng.choice(SPARE), rng.choice((2, 3))
+    maps = LOW_TABLES[DIRECTORIES.index(directory)] + (page >> 10)
+    return lines(
+        f"mov eax, {directory}\nmov cr3, eax",
+        f"mov dword [{page}], 0",
+        f"mov dword [{directory + 4 * upper}], {page | P | W | U}",
+        rng.choice(("nop", f"mov dword [{maps}], 0\nmov dword [{maps}], {page | P}\n"
+                           f"or dword [{maps}], {W}")),
+        f"mov dword [{page + 4 * rng.randrange(4)}], {_value(rng)}",
+        f"mov dword [{upper * ALIAS + 0x1000 * rng.randrange(4)}], {_value(rng)}",
+    )  # fmt: skip
+
+
+def twin(rng: Random) -> str:
+    """A copy of a directory is another, or a table, or both; and is then written to."""
+    first, page = rng.choice(DIRECTORIES), rng.choice(SPARE)
+    table = f"mov dword [{first + 8}], {page | P | W | U}"
+    change = f"mov dword [{page + 4 * rng.choice((*UPPER, 0x131, 0x112))}], {_value(rng)}"
+    back = [f"mov eax, {page}\nmov cr3, eax", f"mov eax, {first}\nmov cr3, eax"]
+    return lines(
+        f"mov esi, {first}", f"mov edi, {page}", "mov ecx, 1024", "rep movsd",
+        table if rng.randrange(2) else "nop", *(back if rng.randrange(2) else back[::-1]),
+        change, f"mov dword [{2 * ALIAS + rng.randrange(0x400000) & ~3}], {_value(rng)}",
+    )  # fmt: skip
+
+
 def stack(rng: Random) -> str:
     """A table is a stack, for an event's frame too."""
     return lines(f"mov esp, {_place(rng) + 4}", f"push dword {_value(rng)}",
@@ -135,8 +166,8 @@ def batch(rng: Random) -> str:
 
 
 def reload(rng: Random) -> str:
-    """CR3 anew, or another page in it: a directory, seldom a table or data."""
-    page = rng.choice(DIRECTORIES if rng.randrange(6) else (*PAGES, *STRANGE))
+    """CR3 anew, or another page in it: a directory, seldom a table or a strange one."""
+    page = rng.choice(DIRECTORIES if rng.randrange(6) else (*STRANGE, *STRANGE, *TABLES[3:]))
     return f"mov eax, {page}\nmov cr3, eax" if rng.randrange(2) else "mov eax, cr3\nmov cr3, eax"
 
 
@@ -173,8 +204,9 @@ class TableAttack(KernelGuest):
     @cached_property
     def steps_source(self) -> str:
         rng = Random(f"table attack {self.number}")
-        ways: list[Callable[[Random], str]] = [store, store, store, reload, use, use, user, switch]
-        ways += [batch, batch, copy, stack, exchange] if self.hostile else []
+        ways: list[Callable[[Random], str]] = [store, store, store, reload, use, use, user, switch,
+                                               recursive, promote]  # fmt: skip
+        ways += [batch, batch, copy, stack, exchange, twin] if self.hostile else []
         text, count = "", rng.randrange(4, 24)
         for number in range(count):
             start = lines(enable(rng.randrange(3))) if rng.randrange(4) == 0 or not number else ""
@@ -203,6 +235,7 @@ def check_reach(vm: VirtualMachine) -> int:
     root, monitors = real.cr3 >> 12, vm.monitor.page_table
     own = set(vm.guest_page)
     nowhere = range(HOLE.start // PAGE, HOLE.stop // PAGE)
+    described = vm.descriptors._pages  # page -> descriptors that the real CPU has from there
     used, writable, count = {root}, set(), 0
     for upper, above in enumerate(words(memory.read(root << 12, PAGE))):
         table = above >> 12
@@ -223,7 +256,7 @@ def check_reach(vm: VirtualMachine) -> int:
             if above & entry & WRITABLE:
                 writable.add(frame)
     assert not used & writable, [hex(page << 12) for page in used & writable]
-    traced = {page for page in writable if vm.paging.is_traced(page)}
+    traced = {page for page in writable if vm.paging.is_traced(page) or described.get(page)}
     assert not traced, [hex(page << 12) for page in traced]
     return count
 

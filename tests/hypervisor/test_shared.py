@@ -7,6 +7,8 @@ That ordinary guests run as natively is in test_differential.py and test_paravir
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from emulator.result import Stop
@@ -16,6 +18,9 @@ from hypervisor.host import Host
 from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
 from tests.hypervisor.kernel_guests import MAX_TICKS, RAM
+from tests.hypervisor.kernel_memory import enable
+from tests.hypervisor.kernel_steps import LEAVE_RING_3, into_ring_3, lines
+from tests.hypervisor.kernel_world import ALIAS, DATA, DIRECTORIES, LEFT, RECOVER
 from tests.hypervisor.table_attacks import TableAttack, attack, check_reach, watched
 from tests.hypervisor.test_differential import modified
 
@@ -155,3 +160,34 @@ def test_tables_are_read_as_xens_guests_read_them() -> None:
     assert registers.edx & 7 == 7
     assert vm.memory.u32(0x110000 + 4 * 1023) == 0x111007
     assert vm.memory.u32(0x111000 + 4 * 0x111) & 7 == 7
+
+
+class Written(TableAttack):
+    """A kernel written by hand."""
+
+    @property
+    def steps_source(self) -> str:  # type: ignore[override]
+        return LARGE_PAGES
+
+
+#: A 4 MiB page is used by the kernel, whose alone it is, and then by ring 3.
+LARGE_PAGES = lines(
+    f"step_0:\nmov dword [{RECOVER}], step_1\nmov dword [{LEFT}], .finished",
+    enable(2),
+    f"mov dword [{DIRECTORIES[2] + 4}], 0xE3",
+    f"invlpg [{ALIAS + DATA}]\nmov dword [{ALIAS + DATA}], 1",
+    *into_ring_3(Random(0), 0),
+    f"mov dword [{ALIAS + DATA}], 2",
+    LEAVE_RING_3,
+    ".finished:\nstep_1:\nmov al, 1\nout 0xF4, al\ncli\nhlt",
+)
+
+
+def test_a_large_page_is_the_kernels_alone() -> None:
+    guest = Written((), 0, hostile=False)
+    assert modified(guest, mmu="shared") is None
+    run = shared(ram=RAM)
+    run.load(guest.program_of(assemble(guest.source, paravirt="hypervisor")))
+    run.run(MAX_TICKS)
+    assert run.counts["guest page fault"] == 1
+    assert run.memory.u32(DATA) == 1
