@@ -62,6 +62,11 @@ class Memory:
         for page in range(addresses.start // PAGE, addresses.stop // PAGE):
             lib.machine_map(self.machine, page, NO_MEMORY)
 
+    def map(self, addresses: range) -> None:
+        """Undo `unmap`."""
+        for page in range(addresses.start // PAGE, addresses.stop // PAGE):
+            lib.machine_map(self.machine, page, page * PAGE)
+
     def set_flags(self, addresses: range, *, set_: int = 0, clear: int = 0) -> None:
         """Set and clear flags (`emulator.core.PageFlag`) of whole pages."""
         first, count = addresses.start // PAGE, len(addresses) // PAGE

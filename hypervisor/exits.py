@@ -88,7 +88,8 @@ def _exception(vm: VirtualMachine, record: Any) -> Outcome:
 
 
 def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
-    """Hidden: the shadows were behind. Traced: a store that they must follow. True: the guest's.
+    """Hidden: the shadows were behind. Traced: a store that they must follow. Barred: what only the
+    virtual CPU may do. True: the guest's.
 
     In the monitor area no shadow may ever be put: there the guest's own memory is for the virtual
     CPU to reach. Segments end below, but for the part that a paravirtual kernel shares.
@@ -105,6 +106,9 @@ def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
         vm.count("traced store")
         vm.technique.traced(vm, record)
         return vm.interpret("traced store")
+    if verdict is Verdict.BARRED:
+        vm.count("barred access")
+        return vm.interpret("barred access")
     vm.count("guest page fault")
     vm.event = Event(record.vector, error, record.linear)
     return REFLECT

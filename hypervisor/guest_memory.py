@@ -24,11 +24,13 @@ NO_FRAME: Final = 0xFFFFF  #: machine page beyond all memory: reads are all ones
 class GuestMemory(Memory):
     """`size` bytes of guest-physical memory in frames of the host's."""
 
-    def __init__(self, host: Host, size: int) -> None:
+    def __init__(self, host: Host, size: int, *, direct: bool = False) -> None:
+        """direct: each page is to be the machine page of the same number; and where a PC has no
+        RAM, the machine has none either then."""
         # Not Memory.__init__: the bytes are the host's.
         self.size = size
         self._weighted = set()
-        self._host = host
+        self._host, self._direct = host, direct
         self._machine_memory = host.memory
         self.count = size // PAGE
         self.frames: Any = ffi.new("uint32_t[]", [NO_FRAME] * self.count)
@@ -36,11 +38,13 @@ class GuestMemory(Memory):
         #: Address and bytes of a page -> as the guest wrote them, if a technique has changed them.
         self.view_page: Callable[[int, bytes], bytes] = lambda address, data: data
         hole = range(HOLE.start // PAGE, HOLE.stop // PAGE)
-        for page in range(self.count):
-            if page not in hole:
-                frame = host.allocate()
-                self.frames[page] = frame
-                self.guest_page[frame] = page
+        if direct:
+            host.take(range(self.count))
+            host.memory.unmap(HOLE)
+        for page in (page for page in range(self.count) if page not in hole):
+            frame = page if direct else host.allocate()
+            self.frames[page] = frame
+            self.guest_page[frame] = page
 
     def frame(self, page: int) -> int:
         """The machine page of a guest page; NO_FRAME where there is none."""
@@ -99,6 +103,10 @@ class GuestMemory(Memory):
     def free(self) -> None:
         """Give the frames back."""
         self.forget_weights()
-        for frame in self.guest_page:
+        frames = [*self.guest_page]
+        if self._direct:
+            self._machine_memory.map(HOLE)
+            frames += range(HOLE.start // PAGE, HOLE.stop // PAGE)
+        for frame in frames:
             self._host.free(frame)
         self.guest_page.clear()

@@ -59,6 +59,16 @@ class Host:
             raise HypervisorError("the machine has no memory left for its virtual machines")
         return self._free.pop()
 
+    def take(self, frames: range) -> None:
+        """Take these machine pages, all or none; HypervisorError if one is not to be had."""
+        missing = set(frames).difference(self._free)
+        if missing:
+            raise HypervisorError(
+                f"--mmu shared: expected the machine page {min(missing):#x} to be free for the"
+                " guest's page of the same number, found another virtual machine's"
+            )
+        self._free = [frame for frame in self._free if frame not in frames]
+
     def allocate_zeroed(self) -> int:
         """A machine page of zeros."""
         frame = self.allocate()

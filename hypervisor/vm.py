@@ -116,7 +116,8 @@ class VirtualMachine(Machine):
 
     def _build(self, ram: int) -> tuple[Memory, Cpu]:
         guest_mode = self.technique.guest_mode
-        memory = GuestMemory(self.host, ram)
+        kind = find_memory(self.mmu)
+        memory = GuestMemory(self.host, ram, direct=kind.direct)
         cpu = self.cpu = Cpu(self.host.memory.machine)
         cpu.set_frames(memory.frames, memory.count)
         self._tick, self._interrupt_line, self._cpl = map(
@@ -125,12 +126,14 @@ class VirtualMachine(Machine):
         self.guest_page = memory.guest_page
         self._guest_memory = memory
         self._show(cpu if guest_mode else self.host.cpu)
-        self._run_real = self.host.cpu.run
         self.monitor = Monitor(self.host)
         #: A GuestPaging; which one, the technique has a say in.
-        self.paging: Any = find_memory(self.mmu)(
+        self.paging: Any = kind(
             self.host, memory, cpu, None if guest_mode else self.monitor.page_table
         )
+        self._run_real = self.paging.runner(self.host.cpu.run)
+        if kind.direct:  # the real CPU could walk the tables only while it runs
+            self._executing = cpu
         self.descriptors = Descriptors(cpu, self.monitor, memory.guest_page, self.paging.trace)
         self.world: Switch
         if guest_mode:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: Name for --mmu -> (module, class).
 MEMORIES: Final = {
     "shadow": ("hypervisor.memory.shadow", "ShadowPaging"),
+    "shared": ("hypervisor.memory.shared", "SharedPaging"),
     "nested": ("hypervisor.memory.nested", "NestedPaging"),
 }
 

@@ -1,6 +1,6 @@
 """What a memory virtualization has to say to a virtual machine.
 
-Read shadow.py and nested.py for two of them.
+Read shadow.py, shared.py and nested.py for the three of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ class GuestPaging:
 
     #: The guest's own tables are used by the hardware, and its physical addresses go through ours.
     nested: bool = False
+    #: Each guest page is the machine page of the same number.
+    direct: bool = False
 
     def __init__(self, host: Host, memory: GuestMemory) -> None:
         self._host, self._memory = host, memory
@@ -32,6 +34,10 @@ class GuestPaging:
     def root(self) -> int:
         """Machine address of the directory that the real CPU shall use now."""
         raise NotImplementedError
+
+    def runner(self, run: Callable[[int], int]) -> Callable[[int], int]:
+        """How the real CPU is run until a tick, given how it is run at all."""
+        return run
 
     def trace(self, page: int, owner: str = "") -> None:
         """Have stores to a guest page reported, if there is a way to see them."""

@@ -59,6 +59,7 @@ class Verdict(Enum):
     HIDDEN = "hidden"  #: the entry was missing; it is there now
     TRUE = "true"  #: the guest's own
     TRACED = "traced"  #: a store to a traced page: to be interpreted
+    BARRED = "barred"  #: right, but not for the real CPU: to be interpreted
 
 
 class Key(NamedTuple):

@@ -76,6 +76,7 @@ class Paravirt(Technique):
 
     name: ClassVar[str] = "paravirt"
     variant: ClassVar[str | None] = HYPERVISOR
+    memories: ClassVar[tuple[str, ...]] = ("shadow", "shared")
     own_vector: ClassVar[int | None] = HYPERCALL_VECTOR
 
     def __init__(self) -> None:
@@ -179,13 +180,15 @@ class Paravirt(Technique):
         # it is executed as a whole, meets the data breakpoint again, and no other.
         return self._original(vm, found)
 
-    def _page_fault(self, vm: VirtualMachine, record: Any, found: Found) -> Outcome:
+    def _page_fault(self, vm: VirtualMachine, record: Any, found: Found) -> Outcome | None:
         if not self._area.holds(record.linear):
             verdict, _ = vm.paging.fault(record.linear, record.error)
             if verdict is Verdict.HIDDEN:
                 vm.count("hidden page fault")
                 vm.refresh_paging()
                 return RESUME
+            if verdict is Verdict.TRUE and not record.length and not found.step.offset:
+                return None  # of the fetch: the guest has nothing there
         vm.count(f"site: {found.asked.trapped.row.mnemonic}")
         return self._original(vm, found)
 

@@ -24,6 +24,7 @@ from tests.hypervisor.killers import SPECIAL, Killer
 from tests.hypervisor.mutants import Mutant
 from tests.hypervisor.mutants_exits import EXIT_MUTANTS
 from tests.hypervisor.mutants_memory import MEMORY_MUTANTS
+from tests.hypervisor.mutants_shared import SHARED_MUTANTS
 from tests.hypervisor.mutants_state import STATE_MUTANTS
 from tests.hypervisor.survivors import SURVIVORS
 from tests.hypervisor.written_kernels import (
@@ -35,14 +36,14 @@ from tests.hypervisor.written_kernels import (
 FILE: Final = Path(__file__).with_name("killers.txt")
 MUTANTS: Final[tuple[Mutant, ...]] = tuple(
     replace(mutant, survives=SURVIVORS.get(mutant.name, mutant.survives))
-    for mutant in (*EXIT_MUTANTS, *STATE_MUTANTS, *MEMORY_MUTANTS)
+    for mutant in (*EXIT_MUTANTS, *STATE_MUTANTS, *MEMORY_MUTANTS, *SHARED_MUTANTS)
 )
 #: Beside those with descriptors, what ring 3 notices of a kernel that is interpreted.
 WITH_INTERPRETED: Final = ("NT in ring 3", "gate", "changed while away, for a user")
 #: How many of each kind are tried.
 REACH: Final = {
     "trap": 20, "interpret": 10, "paravirt": 10, "unruly trap": 10, "unruly interpret": 5,
-    "hostile trap": 10,
+    "hostile trap": 10, "shared": 20, "tables": 20,
 }  # fmt: skip
 
 

@@ -8,6 +8,8 @@
     restored trap                         a machine becomes another one
     refused trap                          a kernel that goes to ring 1
     session paravirt                      the small operating system, and what is typed to it
+    shared 17                             that kernel under paravirt, with shared page tables
+    tables 17                             an attack on these (table_attacks.py)
 
 A killer notices a difference from the bare machine, something of a secret, an exception of the
 hypervisor's own, or that nothing goes on. killers.txt names one for each mutant; find_killers.py
@@ -35,9 +37,12 @@ from isa.paravirt import VARIANTS
 from tests.core.world import Setup
 from tests.hypervisor.hostile import setups
 from tests.hypervisor.kernel_guests import MAX_TICKS, RAM, GuestProgram, KernelGuest, random_guest
+from tests.hypervisor.table_attacks import attack as table_attack
 from tests.hypervisor.test_differential import LEAKS
 from tests.hypervisor.test_fuzz import TICKS, draw
 from tests.hypervisor.test_isolation import SECRETS, Arena
+from tests.hypervisor.test_shared import attacked as attacked_tables
+from tests.hypervisor.test_shared import differs
 from tests.hypervisor.twins import differences, run_twins
 from tests.hypervisor.written_kernels import written_kernel
 
@@ -123,6 +128,8 @@ def notices(killer: Killer) -> str:
         try:
             if family in SPECIAL:
                 return SPECIAL[family](killer.which)
+            if family in ON_SHARED:
+                return ON_SHARED[family](killer.which)
             if family == "unruly":
                 return unruly(int(killer.which), technique)
             if family == "hostile":
@@ -162,6 +169,20 @@ SPECIAL: Final = {
     "refused": refused,
     "session": session,
 }
+
+
+def shared_kernel(which: str) -> str:
+    """How a kernel's run on shared page tables differs."""
+    return compare_kernels(which, "paravirt", mmu="shared")
+
+
+def tables(which: str) -> str:
+    """What an attack on shared page tables reaches, or how it ends differently."""
+    attacked_tables(table_attack(int(which)))
+    return differs(table_attack(int(which), hostile=False))
+
+
+ON_SHARED: Final = {"shared": shared_kernel, "tables": tables}
 
 
 def unruly(number: int, technique: str) -> str:
@@ -227,10 +248,10 @@ def case(which: str, technique: str) -> Case:
     return Case(image, native.observe(), [range(site.address, site.end) for site in image.sites])
 
 
-def compare_kernels(which: str, technique: str) -> str:
+def compare_kernels(which: str, technique: str, mmu: str | None = None) -> str:
     """How a kernel's run differs from the bare machine's."""
     this = case(which, technique)
-    vm = VirtualMachine(technique=technique, ram=RAM, virtualizable=technique == "trap")
+    vm = VirtualMachine(technique=technique, mmu=mmu, ram=RAM, virtualizable=technique == "trap")
     run = MachineRun(vm, this.program)
     run.run(MAX_TICKS)
     return str(compare(this.native, run.observe(), sites=this.sites) or "")
@@ -240,6 +261,8 @@ def prepare(killer: Killer) -> None:
     """Make what does not depend on the hypervisor."""
     if killer.kind in ("trap", "interpret", "paravirt"):
         case(killer.which, killer.kind)
+    elif killer.kind == "shared":
+        case(killer.which, "paravirt")
     elif killer.kind == "session":
         session_case()
     elif killer.kind.startswith("hostile"):

@@ -49,12 +49,19 @@ def pair_of(source: str) -> Pair:
 
 
 class Both:
-    """A pair, loaded into a virtual and a bare machine. `words`: memory to set, by label."""
+    """A pair, loaded into a virtual and a bare machine. `words`: memory to set, by label; `mmu`:
+    the virtual one's memory virtualization."""
 
-    def __init__(self, pair: Pair, words: dict[str, int] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        words: dict[str, int] | None = None,
+        mmu: str | None = None,
+        **options: Any,
+    ) -> None:
         options = {"ram": RAM} | options
         self.pair = pair
-        self.vm = VirtualMachine(technique="paravirt", **options)
+        self.vm = VirtualMachine(technique="paravirt", mmu=mmu, **options)
         self._virtual = MachineRun(self.vm, pair.image)
         self._native = NativeRun(pair.twin, **options)
         set_weights(self._native.machine.memory, pair.twin.sites)

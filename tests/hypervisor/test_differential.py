@@ -92,14 +92,18 @@ def paravirt(seed: int) -> Difference | None:
     return modified(random_guest(seed, without=LEAKS))
 
 
-def modified(guest: KernelGuest) -> Difference | None:
+def paravirt_shared(seed: int) -> Difference | None:
+    return modified(random_guest(seed, without=LEAKS), mmu="shared")
+
+
+def modified(guest: KernelGuest, mmu: str = "shadow") -> Difference | None:
     """The first difference of a guest's paravirtual image from its native twin."""
     image = guest.program_of(assemble(guest.source, paravirt="hypervisor"))
     twin = guest.program_of(assemble(guest.source, paravirt="native"))
     native = NativeRun(twin, ram=RAM)
     set_weights(native.machine.memory, twin.sites)
     native.run(MAX_TICKS)
-    run = MachineRun(VirtualMachine(technique="paravirt", ram=RAM), image)
+    run = MachineRun(VirtualMachine(technique="paravirt", mmu=mmu, ram=RAM), image)
     run.run(MAX_TICKS)
     sites = [range(site.address, site.end) for site in image.sites]
     return compare(native.observe(), run.observe(), sites=sites)
@@ -166,8 +170,8 @@ def run_in_cuts(run: MachineRun, rng: Random) -> None:
 
 
 TECHNIQUES = (
-    interpret, trap, paravirt, translate, translate_user, storm, patch, patch_strict, hardware,
-    hardware_on_shadows,
+    interpret, trap, paravirt, paravirt_shared, translate, translate_user, storm, patch,
+    patch_strict, hardware, hardware_on_shadows,
 )  # fmt: skip
 #: Of each, the deep tier's.
 DEEP_OF: Final[dict[Callable[[int], Difference | None], int]] = {

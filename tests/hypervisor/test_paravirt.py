@@ -15,6 +15,7 @@ from emulator.result import Stop
 from guests import GUESTS, Guest, find
 from hypervisor.errors import HypervisorError
 from hypervisor.techniques import TECHNIQUES
+from hypervisor.techniques.paravirt import Paravirt
 from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
 from isa.paravirt import HYPERVISOR, VARIANTS
@@ -38,17 +39,18 @@ def in_tiers(guests: list[Guest]) -> list[object]:
     ]
 
 
-def both(guest: Guest) -> Both:
+def both(guest: Guest, mmu: str) -> Both:
     images = (assemble_file(guest.source, include=guest.includes, paravirt=v) for v in VARIANTS)
-    return Both(Pair(*images), ram=guest.ram, console_in=guest.input)
+    return Both(Pair(*images), mmu=mmu, ram=guest.ram, console_in=guest.input)
 
 
 # -- The guests ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mmu", Paravirt.memories)
 @pytest.mark.parametrize("guest", in_tiers([g for g in GUESTS if g.name not in {*LEAKS, ASKS}]))
-def test_a_guest_does_what_its_twin_does(guest: Guest) -> None:
-    machines = both(guest)
+def test_a_guest_does_what_its_twin_does(guest: Guest, mmu: str) -> None:
+    machines = both(guest, mmu)
     assert machines.run(guest.ticks) is None
     result = machines.vm.result()
     assert (result.stop, result.status) == (Stop.POWERED_OFF, guest.status)

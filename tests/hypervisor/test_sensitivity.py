@@ -26,9 +26,11 @@ KILLERS: Final = SUITE.read()
 SAMPLE: Final = (
     *(Killer("trap", str(seed)) for seed in range(6)),
     *(Killer("paravirt", str(seed)) for seed in range(2)),
+    Killer("shared", "0"),
 )
 MUST_DIE: Final = [m for m in MUTANTS if not m.survives]
-EACH: Final = {"trap": 60, "interpret": 10, "paravirt": 20, "unruly trap": 20}
+EACH: Final = {"trap": 60, "interpret": 10, "paravirt": 20, "unruly trap": 20, "shared": 20,
+                "tables": 10}  # fmt: skip
 
 
 def applied(mutant: Mutant, killer: Killer) -> str:
