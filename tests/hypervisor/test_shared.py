@@ -191,3 +191,31 @@ def test_a_large_page_is_the_kernels_alone() -> None:
     run.run(MAX_TICKS)
     assert run.counts["guest page fault"] == 1
     assert run.memory.u32(DATA) == 1
+
+
+def test_a_page_without_memory_is_marked_and_reads_as_ones() -> None:
+    vm = shared(ram="2M")
+    source = """
+        mov edi, 0x110000           ; 4 MiB one to one, but for a page
+        mov dword [edi], 0x111007
+        mov eax, 7
+        mov esi, 0x111000
+        mov ecx, 512
+    fill:
+        mov [esi], eax
+        add eax, 0x1000
+        add esi, 4
+        loop fill
+        mov dword [0x111000 + 4 * 0x150], 0x300007
+        mov cr3, edi
+        mov eax, cr0
+        or eax, 0x80000000
+        mov cr0, eax
+        mov [0x150004], eax
+        mov eax, [0x150000]
+        hlt
+    """
+    vm.load(assemble(source, paravirt="hypervisor"))
+    assert vm.run(10_000).registers.eax == 0xFFFF_FFFF
+    assert vm.memory.u32(0x111000 + 4 * 0x150) == 0x300067
+    assert not vm.counts["barred access"]
