@@ -55,13 +55,13 @@ SURVIVORS: Final = [mutant for mutant in MUTANTS if mutant.survives]
 
 
 @pytest.mark.parametrize("mutant", SURVIVORS, ids=lambda m: m.name)
-def test_mutants_with_a_reason_survive(mutant: Mutant) -> None:
-    assert {str(k): found for k in SAMPLE if (found := applied(mutant, k))} == {}
+def test_mutants_with_a_reason_can_be_made(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant.change(monkeypatch)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("mutant", SURVIVORS, ids=lambda m: m.name)
-def test_mutants_with_a_reason_survive_deep(mutant: Mutant) -> None:
+def test_mutants_with_a_reason_survive(mutant: Mutant) -> None:
     killers = [*written()]
     for kind, count in EACH.items():
         killers += [Killer(kind, str(seed)) for seed in range(count)]
