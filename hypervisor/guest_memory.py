@@ -91,8 +91,9 @@ class GuestMemory(Memory):
         for page in range(self.count):
             if self.frames[page] != NO_FRAME:
                 data = self._machine_memory.read(self.frames[page] << 12, PAGE)
-                if data != zero:
-                    yield page * PAGE, self.view_page(page * PAGE, data)
+                seen = data if data == zero else self.view_page(page * PAGE, data)
+                if seen != zero:
+                    yield page * PAGE, seen
 
     def restore(self, pages: Mapping[int, bytes]) -> None:
         """Make memory what `pages` yielded."""
