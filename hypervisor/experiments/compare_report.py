@@ -65,9 +65,10 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 
 def _outside_cells(found: Outside) -> tuple[str, ...]:
     wall = found.wall
-    seconds = (s / found.operations for s in (wall.median, wall.least, wall.most))
+    told = [duration(s / found.operations) for s in (wall.median, wall.least, wall.most)]
+    seconds = [NO_FIGURE] * len(told) if wall.is_noise else told  # its start takes longer
     ratio = NO_FIGURE if found.wall_ratio is None else f"{found.wall_ratio:.2f}"
-    return (found.program, found.name, *[NO_FIGURE] * 4, *map(duration, seconds), ratio, "")
+    return (found.program, found.name, *[NO_FIGURE] * 4, *seconds, ratio, "")
 
 
 def amount(value: float) -> str:

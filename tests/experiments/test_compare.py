@@ -344,3 +344,12 @@ def test_the_script_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     if "from hypervisor.experiments.compare import compare" in readme:
         assert SCRIPT in readme
+
+
+def test_what_is_shorter_than_a_start_has_no_time() -> None:
+    """QEMU's start is taken away, and may take longer than start and guest do another time."""
+    from hypervisor.experiments.compare import Outside, Wall
+    from hypervisor.experiments.compare_report import NO_FIGURE, _outside_cells
+
+    cells = _outside_cells(Outside("matrix", "QEMU TCG", 1, Wall((-0.07,)), None))
+    assert cells[6:10] == (NO_FIGURE,) * 4
