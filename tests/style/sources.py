@@ -17,7 +17,14 @@ def tracked() -> tuple[Path, ...]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     names = done.stdout.splitlines() if done.returncode == 0 else _all_names()
-    return tuple(path for name in sorted(names) if (path := ROOT / name).is_file())
+    others = _environments()
+    kept = (name for name in sorted(names) if Path(name).parts[0] not in others)
+    return tuple(path for name in kept if (path := ROOT / name).is_file())
+
+
+def _environments() -> set[str]:
+    """Virtual environments that somebody has made here."""
+    return {path.parent.name for path in ROOT.glob("*/pyvenv.cfg")}
 
 
 def _all_names() -> list[str]:
