@@ -235,11 +235,9 @@ u32 translate(Cpu *cpu, u32 linear, u32 access) {
 }
 
 u64 translate_quietly(Cpu *cpu, u32 linear, u32 access, u32 *error) {
-    Walk w;
+    Walk w = {.quiet = true};
     *error = 0;
-    w.quiet = true;
     if (!(cpu->state.cr0 & CR0_PG)) {
-        w.walking = false;
         return through_host(cpu, linear, access, &w, &w.machine) ? w.machine : ~(u64)0;
     }
     if (walk(cpu, linear, access, &w)) return w.machine;
