@@ -77,6 +77,17 @@ enum cr0 {
 #define CR0_PG 0x80000000u
 enum cr4 { CR4_TSD = 4, CR4_DE = 8, CR4_PSE = 16 };
 
+/* Bits of page-directory and page-table entries; an address's within a 4 MiB page. */
+enum entry {
+    ENTRY_PRESENT = 1,
+    ENTRY_WRITABLE = 2,
+    ENTRY_USER = 4,
+    ENTRY_ACCESSED = 32,
+    ENTRY_DIRTY = 64,
+    ENTRY_LARGE = 128,
+    LARGE_MASK = 0x3FFFFF
+};
+
 /* Vectors (isa/exceptions.py). */
 enum vector {
     VECTOR_DE,

@@ -11,16 +11,6 @@
  */
 #include "tlb.h"
 
-enum {
-    ENTRY_PRESENT = 1,
-    ENTRY_WRITABLE = 2,
-    ENTRY_USER = 4,
-    ENTRY_ACCESSED = 32,
-    ENTRY_DIRTY = 64,
-    ENTRY_LARGE = 128,
-    LARGE_MASK = 0x3FFFFF
-};
-
 /* Does an entry allow it? If not, `to` says what is wrong. */
 static bool allows(u32 entry, u32 access, Nested *to) {
     u32 wanted = ENTRY_PRESENT | ENTRY_USER | (access & ACCESS_WRITE ? ENTRY_WRITABLE : 0);

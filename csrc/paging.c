@@ -17,14 +17,7 @@
 #include "isa_cost.h"
 #include "tlb.h"
 
-/* Bits of page-directory and page-table entries. */
 enum {
-    ENTRY_PRESENT = 1,
-    ENTRY_WRITABLE = 2,
-    ENTRY_USER = 4,
-    ENTRY_ACCESSED = 32,
-    ENTRY_DIRTY = 64,
-    ENTRY_LARGE = 128,
     /* Reserved when CR4.PSE = 1, without PSE-36 and PAT (SDM vol. 3, 4.3). */
     LARGE_RESERVED = 0x003FF000,
     SMALL_RESERVED = 128
@@ -33,7 +26,7 @@ enum {
 /* Bits of a page fault's error code; "write" and "user" are those of enum access. */
 enum { ERROR_PRESENT = 1, ERROR_RESERVED = 8 };
 
-enum { SPACES = 0x7FF, LARGE_MASK = 0x3FFFFF };
+enum { SPACES = 0x7FF };
 static const u32 NO_TAG = 0xFFFFFFFFu, NO_FRAME = 0xFFFFF000u;
 
 typedef struct {
