@@ -18,6 +18,7 @@ from emulator import Machine
 from emulator.core import SEGMENTS, TraceKind, ffi
 from emulator.result import Stop
 from hypervisor.patcher.patches import JUMP, Patch
+from hypervisor.patcher.scanner import Scanner
 from hypervisor.techniques.patch import UNSCANNED
 from hypervisor.techniques.patch import Patch as Technique
 from hypervisor.vm import VirtualMachine
@@ -39,7 +40,21 @@ class Watcher:
         patches = vm.technique.patches
         self._overwrite = patches._overwrite
         vars(patches)["_overwrite"] = self._overwritten  # nobody else pays for it
+        for name in ("forget_page", "clear"):
+            self._drain_before(vm.technique.scanner, name)
+        take = vm.cpu.take_trace
+        vars(vm.cpu)["take_trace"] = lambda most: take(most)[:0]  # what it steps is not in place
         vm.set_tracer(TraceKind.EXEC, self)
+
+    def _drain_before(self, scanner: Scanner, name: str) -> None:
+        """What ran before the scanner forgets is judged by what it knew then."""
+        forget = getattr(scanner, name)
+
+        def forgotten(*args: Any) -> Any:
+            self._vm.drain_trace()
+            return forget(*args)
+
+        vars(scanner)[name] = forgotten
 
     def _overwritten(self, patch: Patch, page: int) -> None:
         self._vm.drain_trace()  # what was known until now
