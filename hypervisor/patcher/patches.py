@@ -35,6 +35,7 @@ INT3: Final = b"\xcc"
 JUMP: Final = "jump"
 TRAP: Final = "int3"
 #: Why a site is no jump, in words that are counted.
+UNREAD: Final = "zeros, which are not scanned on"
 SHORT: Final = "too near the end of its run"
 TARGET: Final = "a jump leads into it"
 NO_FORM: Final = "only the hypervisor can do it"
@@ -168,6 +169,8 @@ class Patches:
     def _run(self, first: Instruction) -> tuple[list[Instruction], str]:
         """The instructions that a jump would stand for; or the site alone, and why not."""
         alone, context = [first], self._scanner.context
+        if not any(first.bytes):
+            return alone, UNREAD
         if not is_site(first) or form_for(first) is None:
             return alone, NO_FORM
         if context.base or context.limit != FLAT_LIMIT:

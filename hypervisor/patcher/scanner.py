@@ -4,7 +4,8 @@ Two-level paging has no execute permission, so nobody sees code run for the firs
 follows control flow from each place where the hypervisor lets the kernel in, and from the handlers
 of gates: along direct jumps and calls. Where it goes on after an indirect jump, a call's return
 included, is not certain. Under --strict such a transfer asks, so nothing is guessed: what is
-scanned is reached. By default it does not ask, so what is behind a call is taken for code, if it
+scanned is reached; and zeros, of which a guest may have megabytes, are scanned a little way, to an
+instruction that asks. By default nothing asks, so what is behind a call is taken for code, if it
 reads like code; a constant in scanned code is taken for a target; and so is each entry of a table
 that code indexes, if it points into a page that code is known to be in.
 
@@ -165,19 +166,25 @@ class Scanner:
                 self._break(eip, source, eip - start)
                 break
             zeros = 0 if any(instruction.bytes) else zeros + 1
-            if zeros > (MOST_ZEROS if sure else 0):
+            at_end = zeros > (MOST_ZEROS if sure else 0)
+            if at_end and not self._strict:
                 break
             self._note(eip, instruction.length, source, eip - start)
             if sure:
                 self._sure.add(eip & -PAGE)
             self.instructions[eip] = instruction
-            if is_site(instruction) or (self._strict and instruction.row.body in INDIRECT):
+            if at_end or self._is_site(instruction):
                 self.sites.add(eip)
+            if at_end:  # who comes here asks, and is led on by a scan from behind it
+                break
             found += self._leads_to(eip, instruction)
             eip = (eip + instruction.length) & 0xFFFF_FFFF
             if instruction.row.id in _ENDS:
                 break
         return found
+
+    def _is_site(self, instruction: Instruction) -> bool:
+        return is_site(instruction) or (self._strict and instruction.row.body in INDIRECT)
 
     def _break(self, eip: int, source: Source | None, at: int) -> None:
         """There is no instruction."""
