@@ -10,21 +10,25 @@ techniques/paravirt.py for how they get here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emulator.clock import TICKS_PER_SECOND
-from emulator.core import GENERAL, Access
+from emulator.core import GENERAL, Access, lib
 from emulator.loader import HOLE
 from hypervisor import segments
 from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
 from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION
+from hypervisor.monitor import MONITOR
 from hypervisor.outcome import RESUME, STOP, Outcome
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 PAGE: Final = 4096
+KERNEL: Final = 0  #: CPL
 MOST_BYTES: Final = 65536
 MOST_UPDATES: Final = 1024
 MOST_CALLS: Final = 256
@@ -34,6 +38,7 @@ EFAULT, EINVAL, ENOSYS = (ERROR_VALUES[name] for name in ("EFAULT", "EINVAL", "E
 ARGUMENTS: Final = tuple(GENERAL.index(name) for name in ARGUMENT_REGISTERS)
 EAX: Final = GENERAL.index("eax")
 UPDATE: Final = struct.Struct("<II")
+TIME: Final = struct.Struct("<Q")
 CALL: Final = struct.Struct("<6I")
 MULTICALL: Final = next(call.number for call in HYPERCALLS if call.name == "multicall")
 
@@ -47,10 +52,17 @@ class Call(NamedTuple):
 
     reason: str  #: what its exit is counted as
     handler: Callable[..., int]
-    places: tuple[int, ...]  #: of its arguments among the general registers
+    arguments: Callable[[Sequence[int]], Iterable[int]]  #: takes them from general registers
 
 
-UNKNOWN: Final = Call("hypercall: unknown", lambda: ENOSYS, ())
+def _arguments(count: int) -> Callable[[Sequence[int]], Iterable[int]]:
+    places = ARGUMENTS[:count]
+    if count > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1) if count else slice(0))
+
+
+UNKNOWN: Final = Call("hypercall: unknown", lambda: ENOSYS, _arguments(0))
 
 
 class Hypercalls:
@@ -62,11 +74,11 @@ class Hypercalls:
             call.number: Call(
                 f"hypercall: {call.name}",
                 getattr(self, call.handler),
-                ARGUMENTS[: len(call.arguments)],
+                _arguments(len(call.arguments)),
             )
             for call in HYPERCALLS
         }
-        self._register = vm.gpr.__getitem__
+        self._write_on_real = partial(lib.cpu_write_linear, vm.host.cpu.pointer)
 
     def make(self, number: int, end: int) -> Outcome:
         """Make and count the call that the guest's registers ask for; its result goes to EAX.
@@ -77,17 +89,16 @@ class Hypercalls:
         call = self._calls.get(number, UNKNOWN)
         vm.counts[call.reason] += 1
         vm.retire(end)
-        result = self._result(call, self._register)
+        result = self._result(call, vm.gpr)
         registers = vm.gpr if vm.world.entered else vm.cpu.state.gpr
         registers[EAX] = result & 0xFFFF_FFFF
         return STOP if vm.stopped else RESUME
 
     @staticmethod
-    def _result(call: Call, register: Callable[[int], int]) -> int:
+    def _result(call: Call, registers: Sequence[int]) -> int:
         """Make a call with arguments from registers, which are numbered as the core does."""
-        places = call.places
         try:
-            return call.handler(*[register(place) for place in places] if places else ())
+            return call.handler(*call.arguments(registers))
         except Refused as refused:
             result: int = refused.args[0]
             return result
@@ -105,7 +116,16 @@ class Hypercalls:
         return physical < self._vm.memory.size and physical not in HOLE
 
     def _write(self, linear: int, data: bytes) -> None:
-        """Write all or nothing, as the guest's kernel might."""
+        """Write all or nothing, as the guest's kernel might.
+
+        Where the guest can write on the real CPU just now, nobody waits for a store, and its dirty
+        bit is set: there it is written at once.
+        """
+        size = len(data)
+        direct = self._vm.world.entered and linear <= MONITOR - PAGE
+        direct = direct and linear % PAGE + size <= PAGE
+        if direct and self._write_on_real(linear, data, size, KERNEL) == size:
+            return
         self._vm.world.leave()
         walks, done = [], 0
         while done < len(data):
@@ -144,8 +164,9 @@ class Hypercalls:
 
     def hypercall_get_time(self, to: int) -> int:
         """Store the tick."""
-        self._vm.world.leave()
-        self._write(to, struct.pack("<Q", self._vm.ticks))
+        vm = self._vm
+        now = vm.real_tick[0] if vm.world.entered else vm.ticks
+        self._write(to, TIME.pack(now))
         return 0
 
     def hypercall_mmu_update(self, entries: int, count: int) -> int:
@@ -176,11 +197,13 @@ class Hypercalls:
         """Make calls one after another; each entry gets its result."""
         if count > MOST_CALLS:
             raise Refused(EINVAL)
+        registers = [0] * len(GENERAL)
         batch = list(CALL.iter_unpack(self._read(calls, count * CALL.size)))
         for done, (number, *arguments, _) in enumerate(batch):
-            register = dict(zip(ARGUMENTS, arguments, strict=True)).__getitem__
+            for place, argument in zip(ARGUMENTS, arguments, strict=True):
+                registers[place] = argument
             call = self._calls.get(number, UNKNOWN)
-            result = EINVAL if number == MULTICALL else self._result(call, register)
+            result = EINVAL if number == MULTICALL else self._result(call, registers)
             place = calls + done * CALL.size + CALL.size - 4
             self._write(place, (result & 0xFFFF_FFFF).to_bytes(4, "little"))
             if self._vm.stopped or self._vm.turn_ended:

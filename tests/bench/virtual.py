@@ -50,7 +50,7 @@ EXITS = (
     Exit("in", "in al, dx", "trap", MOST_TRAP),
     Exit("mov cr0", "mov eax, cr0", "trap", None),
     Exit("yield", "hypercall yield", "paravirt", MOST_HYPERCALL),
-    Exit("get_time", "hypercall get_time", "paravirt", None),
+    Exit("get_time", "hypercall get_time", "paravirt", MOST_HYPERCALL),
     Exit("site: in", "in al, dx", "paravirt", None),
 )
 

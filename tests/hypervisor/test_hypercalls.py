@@ -37,7 +37,7 @@ PAGE: Final = 4096
 CODE, BUFFER, TSS, DIRECTORY, TABLE = 0x100000, 0x140000, 0x150000, 0x160000, 0x161000
 #: With paging on: a page that may only be read, one that is absent, and one that is no memory.
 READ_ONLY, ABSENT, NO_MEMORY = 0x180000, 0x181000, 0x182000
-PRESENT, WRITABLE = 1, 2
+PRESENT, WRITABLE, ACCESSED = 1, 2, 0x20
 CR0_PAGING: Final = 0x8001_0000
 MULTICALL: Final = struct.Struct("<6I")
 EFAULT, EINVAL, ENOSYS = (ERROR_VALUES[name] for name in ("EFAULT", "EINVAL", "ENOSYS"))
@@ -134,6 +134,26 @@ def test_get_time() -> None:
     for _ in range(3):
         assert caller.call("get_time", BUFFER) == 0
         assert struct.unpack("<Q", caller.read(BUFFER, 8)) == (caller.vm.ticks,)
+
+
+def test_where_the_guest_has_just_stored() -> None:
+    """A call writes there on the real CPU; not across a page, and not into a page table unseen."""
+    entry = TABLE + 4 * (ABSENT // PAGE)
+    places = BUFFER, BUFFER + PAGE - 4, entry
+    text = "".join(f"""
+        mov byte [{place:#x}], 1
+        mov ebx, {place:#x}
+        mov eax, {BY_NAME["get_time"].number}
+        int {HYPERCALL_VECTOR:#x}""" for place in places)  # fmt: skip
+    caller = Caller(paging=True)
+    caller.write(BUFFER + PAGE, b"\xff" * 4)
+    caller.write(0, b"page")
+    caller.vm.load(assemble(f"nop\n{text}\nmov ecx, [{ABSENT:#x}]\nhlt", paravirt=HYPERVISOR))
+    caller._turn_paging_on()
+    assert caller.vm.run(100).stop is Stop.HALTED
+    for place, time in zip(places, (5, 9, 13 | ACCESSED), strict=True):
+        assert struct.unpack("<Q", caller.read(place, 8)) == (time,)
+    assert caller.state.gpr[GENERAL.index("ecx")] == int.from_bytes(b"page", "little")
 
 
 @pytest.mark.parametrize("paging", [False, True])
