@@ -146,9 +146,8 @@ def test_where_the_guest_has_just_stored() -> None:
         mov eax, {BY_NAME["get_time"].number}
         int {HYPERCALL_VECTOR:#x}""" for place in places)  # fmt: skip
     caller = Caller(paging=True)
-    caller.write(BUFFER + PAGE, b"\xff" * 4)
-    caller.write(0, b"page")
     caller.vm.load(assemble(f"nop\n{text}\nmov ecx, [{ABSENT:#x}]\nhlt", paravirt=HYPERVISOR))
+    caller.write(0, b"page")
     caller._turn_paging_on()
     assert caller.vm.run(100).stop is Stop.HALTED
     for place, time in zip(places, (5, 9, 13 | ACCESSED), strict=True):
