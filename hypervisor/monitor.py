@@ -22,12 +22,12 @@ MONITOR: Final = VCPU_PAGE  #: linear address where it begins; it ends at 4 GiB
 DIRECTORY_INDEX: Final = MONITOR >> 22
 
 # Linear addresses in it. A paravirtual kernel's vCPU area comes first (isa/paravirt.py), so that a
-# data segment's limit can let the kernel reach it and nothing behind it. A technique maps what it
-# needs beside these; translator/layout.py has another's places.
-GDT: Final = MONITOR + 0x10000
-LDT: Final = MONITOR + 0x20000
-IDT: Final = MONITOR + 0x30000
-TSS: Final = MONITOR + 0x31000
+# data segment's limit can let the kernel reach it and nothing behind it; then what else a technique
+# maps (translator/layout.py), some of it in reach of code segments; the tables are behind all that.
+GDT: Final = MONITOR + 0x3D0000
+LDT: Final = MONITOR + 0x3E0000
+IDT: Final = MONITOR + 0x3F0000
+TSS: Final = MONITOR + 0x3F1000
 TABLE_BYTES: Final = 0x10000  #: a GDT or LDT with all 8192 descriptors
 TSS_BYTES: Final = 104
 TSS_BITMAP: Final = 102  #: offset of the word that says where the I/O bitmap begins

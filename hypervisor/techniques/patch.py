@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from emulator.core import EventKind, ffi
 from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF
 from hypervisor.guest_memory import PAGE
+from hypervisor.monitor import MONITOR
 from hypervisor.outcome import Outcome
 from hypervisor.patcher.area import PatchArea
 from hypervisor.patcher.coherence import NEAR, Coherence
@@ -80,7 +81,7 @@ class Patch(Technique):
             return False  # each instruction is watched
         if not state.seg[SS].attributes & BIG:
             return False  # patches use ESP
-        if self.memory.holds(state.seg[CS].base + state.eip & 0xFFFF_FFFF):
+        if state.seg[CS].base + state.eip & 0xFFFF_FFFF >= MONITOR:
             return False  # where it has something of its own, or nothing
         context = self._virtual_context(vm)
         if context != self.scanner.context:

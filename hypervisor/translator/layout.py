@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor import segments
-from hypervisor.monitor import MONITOR
+from hypervisor.monitor import GDT, MONITOR
 from hypervisor.segments import KERNEL_RING, Segment
 from hypervisor.world import USER
 from isa.operands import EAX, ECX, GENERAL, GS, Memory
@@ -36,7 +36,7 @@ ALIASES: Final = USER_TARGETS + TARGETS_BYTES
 WINDOWS: Final = ALIASES + PAGE
 SHADOWS: Final = WINDOWS + WINDOW_COUNT * PAGE
 AREA_END: Final = SHADOWS + WINDOW_COUNT * PAGE
-assert CODE + MOST_CODE <= AREA < AREA_END <= 1 << 32
+assert CODE + MOST_CODE <= AREA < AREA_END <= GDT
 #: Selectors of the shadow GDT; the RPL is that of the ring.
 AREA_SELECTOR: Final = 0xFFE0
 CODE_SELECTORS: Final = {KERNEL_RING: 0xFFE8, USER: 0xFFD8}

@@ -141,12 +141,12 @@ MUTANTS: Final = [
     ),
     PatcherMutant(
         "scanner: unsafe instructions are no sites",
-        edit(Scanner._run, "is_site(instruction) or ", ""),
+        edit(Scanner._is_site, "is_site(instruction) or ", ""),
         "by default rings",
     ),
     PatcherMutant(
         "scanner: indirect transfers are no sites",
-        edit(Scanner._run, "(self._strict and instruction.row.body in INDIRECT)", "False"),
+        edit(Scanner._is_site, "(self._strict and instruction.row.body in INDIRECT)", "False"),
         "rings",
     ),
     PatcherMutant(

@@ -292,3 +292,13 @@ def test_an_expand_down_segment_reaches_nothing(
     code += b"\x66\xb8" + struct.pack("<H", SPARE) + b"\x8e\xe0"  # mov fs, ax
     code += b"\x64\xa1" + le32(TSS + 0x200) + b"\xeb\xfe"  # mov eax, [fs:TSS + 0x200]
     attack(arenas[technique, virtualizable], Setup(code, (0,) * 4 + (STACK,) + (0,) * 3))
+
+
+@pytest.mark.parametrize("place", [GDT, LDT, IDT, TSS + 0x200])
+@each_way
+def test_no_table_of_ours_is_executed(
+    technique: str, virtualizable: bool, place: int, arenas: dict[tuple[str, bool], list[Arena]]
+) -> None:
+    """The patcher's guests could jump to what lay below its patch memory."""
+    code = b"\xb8" + le32(place + 0x100) + b"\xff\xe0"  # mov eax, place; jmp eax
+    attack(arenas[technique, virtualizable], Setup(code, (0,) * 4 + (STACK,) + (0,) * 3))

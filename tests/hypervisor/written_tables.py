@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor import monitor
 from tests.hypervisor.kernel_steps import IF, IOPL_3, LEAVE_RING_3, RING_3, lines
 from tests.hypervisor.kernel_world import (
     ALIAS,
@@ -392,7 +393,7 @@ WITH_DESCRIPTORS: Final = {
         f"mov eax, [{ALIAS + DATA}]",
     ),
     "expand-down segment at the top": lines(
-        enable(0), f"mov ecx, {EXPAND_DOWN}", "mov fs, cx", f"mov eax, [fs:{TOP + 0x20010}]"
+        enable(0), f"mov ecx, {EXPAND_DOWN}", "mov fs, cx", f"mov eax, [fs:{monitor.LDT + 16}]"
     ),
     "segment that is cut within a page": lines(
         store(GDT + SPARE, descriptor(TOP - 0x800, 0xFFFF, 0x93)),
