@@ -72,6 +72,7 @@ class Found:
     technique: str
     sites: tuple[Site, ...]  #: by address
     counts: Counter[str]  #: of patches made, by why they are no jump
+    hard_cases: dict[str, int]
     result: Result
     name: Name
 
@@ -151,6 +152,7 @@ def record(subject: Subject, *, strict: bool = False, max_ticks: int | None = No
         "patch --strict" if strict else "patch",
         tuple(census.sites()),
         technique.patches.counts.copy(),
+        technique.hard_cases(),
         result,
         symbols.name,
     )
@@ -193,7 +195,9 @@ def summary(found: Found) -> list[str]:
         f"In place at the end: {jumps} by jump, {len(here) - jumps} by INT3; {gone} sites no more.",
     ]
     made = ", ".join(f"{reason} {count:,}" for reason, count in found.counts.most_common())
-    return [*lines, f"In the course of the run: {made}."] if made else lines
+    met = ", ".join(f"{case} {count:,}" for case, count in found.hard_cases.items() if count)
+    lines += [f"In the course of the run: {made}."] if made else []
+    return [*lines, f"Hard cases: {met}."] if met else lines
 
 
 def as_json(found: Found) -> dict[str, Any]:
@@ -204,6 +208,7 @@ def as_json(found: Found) -> dict[str, Any]:
         "ticks": found.result.ticks,
         "reason": found.result.reason,
         "counts": dict(found.counts),
+        "hard_cases": found.hard_cases,
         "sites": [_site_as_json(found, site) for site in found.sites],
     }
 

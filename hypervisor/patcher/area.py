@@ -23,6 +23,7 @@ class PatchArea(VcpuArea):
     def __init__(self, vm: VirtualMachine, memory: PatchMemory, patches: Patches) -> None:
         super().__init__(vm, fields=(*FIELDS, *OWN_FIELDS))
         self._memory, self._patches = memory, patches
+        self.left_within = 0  #: times that a fault or an interrupt came in patch memory
 
     def enter(self, virtual: Any) -> None:
         super().enter(virtual)
@@ -37,6 +38,7 @@ class PatchArea(VcpuArea):
         super().leave(virtual)
         linear = (virtual.seg[CS].base + virtual.eip) & 0xFFFF_FFFF
         if self._memory.holds(linear):  # ring 3 may have come there, by any segment
+            self.left_within += 1
             place = self._memory.place(linear)
             if place is not None:
                 put_registers_back(self, virtual, place)

@@ -31,6 +31,7 @@ class PatchMemory:
         self._holes: list[tuple[int, int]] = [(layout.CODE, size)]  #: linear address, bytes
         self._starts: list[int] = []
         self._patches: dict[int, Patch] = {}  #: by start
+        self.taken_back = 0  #: bytes
 
     def holds(self, linear: int) -> bool:
         """Is a linear address in patch memory?"""
@@ -65,6 +66,7 @@ class PatchMemory:
         self._starts.remove(patch.start)
         del self._patches[patch.start]
         insort(self._holes, (patch.start, len(patch.code)))
+        self.taken_back += len(patch.code)
         merged: list[tuple[int, int]] = []
         for start, size in self._holes:
             if merged and sum(merged[-1]) == start:

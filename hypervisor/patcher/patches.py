@@ -87,6 +87,7 @@ class Patches:
         self._inside: dict[int, Patch] = {}  #: by each EIP that a jump has overwritten or moved
         self.of_page: dict[int, set[Patch]] = defaultdict(set)  #: by guest page
         self.counts: Counter[str] = Counter()
+        self.moved_along = 0  #: instructions behind a site that a jump stands for as well
 
     # -- making ----------------------------------------------------------------------------------
 
@@ -146,6 +147,7 @@ class Patches:
             self._patch(eip, FULL)
             return
         self.counts[reason or JUMP] += 1
+        self.moved_along += len(run) - 1 if patch.kind == JUMP else 0
         self._overwrite(patch, page)
 
     def _overwrite(self, patch: Patch, page: int) -> None:

@@ -68,6 +68,7 @@ class Scanner:
         self._sure: set[int] = set()  #: linear pages that control flow alone has led to
         self._constants: dict[int, int] = {}  #: that point to no page of code yet: from where
         self.scanned = 0  #: instructions, and what is none
+        self.overlaps = 0  #: of them, sites only because they have a byte of another one
 
     def linear_page(self, eip: int) -> int:
         """The linear page that an EIP is in."""
@@ -252,6 +253,7 @@ class Scanner:
         for start in self._new:
             if start not in self.sites and any(map(self._is_overwritten, self._bytes(start))):
                 self.sites.add(start)
+                self.overlaps += 1
             if start in self.sites:
                 waiting.append(start)
         self.scanned += len(self._new)
@@ -260,6 +262,7 @@ class Scanner:
             for start in self._covering(waiting.pop()):
                 if start not in self.sites:
                     self.sites.add(start)
+                    self.overlaps += 1
                     waiting.append(start)
 
     def _bytes(self, start: int) -> range:

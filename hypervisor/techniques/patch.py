@@ -19,7 +19,7 @@ from hypervisor.outcome import Outcome
 from hypervisor.patcher.area import PatchArea
 from hypervisor.patcher.coherence import NEAR, Coherence
 from hypervisor.patcher.memory import PatchMemory
-from hypervisor.patcher.patches import INT3, Patches
+from hypervisor.patcher.patches import CROSSES, DOWNGRADED, FULL, INT3, SHARED, Patches
 from hypervisor.patcher.scanner import GATE, Scanner
 from hypervisor.segments import BIG, CS, SS
 from hypervisor.techniques.base import USER, Technique
@@ -53,6 +53,7 @@ class Patch(Technique):
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict  #: no indirect transfer leads to code that has not been scanned
+        self.met_by_users = 0
 
     def attach(self, vm: VirtualMachine) -> None:
         self.memory = PatchMemory(vm.host, vm.monitor)
@@ -70,6 +71,23 @@ class Patch(Technique):
     def forget(self, vm: VirtualMachine) -> None:
         del vm
         self.coherence.forget()
+
+    def hard_cases(self) -> dict[str, int]:
+        """How often each of the cases came up that make patching hard."""
+        counts, coherence = self.patches.counts, self.coherence
+        return {
+            "instructions moved along with a site": self.patches.moved_along,
+            "sites that overlap another": self.scanner.overlaps,
+            "sites across two pages": counts[CROSSES],
+            "sites in a page that is mapped twice": counts[SHARED],
+            "jumps undone": counts[DOWNGRADED],
+            "pages of code changed": coherence.rescanned,
+            "pages of code replaced by others": coherence.moved,
+            "faults and interrupts in patch memory": self._area.left_within,
+            "patches met by ring 3": self.met_by_users,
+            "sites without room in patch memory": counts[FULL],
+            "bytes of patch memory taken back": self.memory.taken_back,
+        }
 
     # -- scanning --------------------------------------------------------------------------------
 
@@ -100,6 +118,7 @@ class Patch(Technique):
         patch = self.patches.by_eip.get(vm.cpu.state.eip)
         if not self.original(vm):
             return False
+        self.met_by_users += 1
         if patch is not None and not patch.code:
             patch.executed += 1
         return True
@@ -220,6 +239,7 @@ class Patch(Technique):
         if not code or code[0] == INT3[0]:
             return None  # its own, whatever follows it
         if not vm.in_kernel:
+            self.met_by_users += 1
             if patch is not None:
                 patch.executed += 1
             return vm.interpret("patched for the kernel", code, len(code))
