@@ -4,6 +4,7 @@
                            and with it
     storm 17               the same under a translator with limits of its own (test_differential.py)
     plain 4, tiny 4, ...   code that changes, followed in that way (test_code_changes.py)
+    unruly 17, unruly user 17   arbitrary bytes (test_fuzz.py)
     guest selfmod          a guest of the manifest
     hostile 17             an attack (test_isolation.py)
     restored plain         a machine becomes another one, both following code in that way
@@ -31,7 +32,9 @@ from tests.hypervisor.kernel_guests import MAX_TICKS, RAM, KernelGuest, random_g
 from tests.hypervisor.killers import Killer, bounded
 from tests.hypervisor.test_code_changes import OWNERS, WAYS, differs, random_changes
 from tests.hypervisor.test_differential import LEAKS, natively, storm, storm_guest, unmodified
+from tests.hypervisor.test_fuzz import TICKS, draw, translate_all
 from tests.hypervisor.translated_kernels import TRANSLATED
+from tests.hypervisor.twins import run_once
 from tests.hypervisor.written_kernels import KERNELS, written_kernel
 
 USER: Final = "translate --user"
@@ -42,6 +45,7 @@ GUESTS: Final = ("selfmod", "rings", "paging", "hello", "kprobe_popf", "kprobe_p
 #: How many of each kind are tried, after all that have a name.
 REACH: Final = {
     **dict.fromkeys(WAYS, 40), "kernel": 100, "user": 60, "storm": 200, "hostile": 20,
+    "unruly": 600, "unruly user": 400,
 }  # fmt: skip
 KINDS: Final = (*REACH, "guest", "restored")
 
@@ -106,7 +110,7 @@ def prepare(killer: Killer) -> None:
     elif killer.kind == "hostile":
         killers.attacks()
         killers.arenas(USER)
-    elif killer.kind != "restored":
+    elif killer.kind != "restored" and not killer.kind.startswith("unruly"):
         case(killer)
 
 
@@ -126,6 +130,8 @@ def _differs(killer: Killer) -> str:
         return _restored(which)
     if kind == "hostile":
         return killers.attacked(int(which), USER)
+    if kind.startswith("unruly"):
+        return _unruly(int(which), user=kind.endswith("user"))
     if kind == "guest":
         return _manifest_differs(which)
     guest, native = case(killer)
@@ -143,6 +149,11 @@ def _manifest_differs(name: str) -> str:
     run = MachineRun(vm, program)
     run.run(guest.ticks)
     return str(compare(native, run.observe()) or "")
+
+
+def _unruly(number: int, *, user: bool) -> str:
+    technique = translate_all if user else "translate"
+    return str(run_once(draw(number), technique, TICKS, TICKS, timer=number % 3 == 0) or "")
 
 
 def _restored(way: str) -> str:

@@ -157,20 +157,33 @@ def run_twins(
     due at the last tick has been delivered means nothing: it has to differ a tick later too.
     """
     for end, step in ((ticks, ticks), (ticks, 1), (ticks + 1, 1)):
-        machine = Machine(RAM)
-        put(machine, setup, timer=timer)
-        native = picture(machine, _run(machine, end, step))
-        chosen = technique if isinstance(technique, str) else technique()
-        twin = VirtualMachine(technique=chosen, ram=RAM, virtualizable=_needs_traps(setup, chosen))
-        put(twin, setup, timer=timer)
-        result = _run(twin, end, step)
-        if is_refused(result):
-            return None
-        found = differences(native, picture(twin, result))
-        if isinstance(chosen, OnShadows):  # delivered anew, an event in flight begins the chain
-            found.pop("faults", None)
+        found = run_once(setup, technique, end, step, timer=timer)
         if not found:
             break
+    return found
+
+
+def run_once(
+    setup: Setup,
+    technique: str | Callable[[], Technique],
+    ticks: int,
+    step: int,
+    *,
+    timer: bool = False,
+) -> dict[str, Any] | None:
+    """The same, once: with an empty TLB after so many ticks each."""
+    machine = Machine(RAM)
+    put(machine, setup, timer=timer)
+    native = picture(machine, _run(machine, ticks, step))
+    chosen = technique if isinstance(technique, str) else technique()
+    twin = VirtualMachine(technique=chosen, ram=RAM, virtualizable=_needs_traps(setup, chosen))
+    put(twin, setup, timer=timer)
+    result = _run(twin, ticks, step)
+    if is_refused(result):
+        return None
+    found = differences(native, picture(twin, result))
+    if isinstance(chosen, OnShadows):  # delivered anew, an event in flight begins the chain
+        found.pop("faults", None)
     return found
 
 
