@@ -9,6 +9,32 @@ from typing import Final
 
 #: No code is reached behind it, and data may follow.
 END: Final = "mov al, 0\nout 0xF4, al\njmp $\n"
+#: Eight gates, all to `handler`.
+_GATES: Final = """
+        lgdt [table]
+        mov esp, 0x90000
+        mov edi, idt
+        mov ecx, 8
+    gates: mov eax, handler
+        mov [edi], ax
+        mov word [edi + 2], 8
+        mov word [edi + 4], 0x8E00
+        shr eax, 16
+        mov [edi + 6], ax
+        add edi, 8
+        loop gates
+        lidt [pointer]
+"""
+_IDT: Final = """
+    align 4096
+    pointer: dw 63
+        dd idt
+    table: dw 31
+        dd entries
+    align 8
+    idt: times 8 dq 0
+    entries: dq 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00C1930000000FFF
+"""
 _SHOW: Final = "pushf\npop eax\nadd ebx, eax\n"
 
 SOURCES: Final[dict[str, str]] = {
@@ -104,16 +130,10 @@ SOURCES: Final[dict[str, str]] = {
         {END}
     data: db 0""",
     "undecodable, and a site within": f"""
-        mov eax, handler
-        mov [idt + 48], ax
-        mov word [idt + 50], 8
-        mov word [idt + 52], 0x8E00
-        shr eax, 16
-        mov [idt + 54], ax
-        lidt [pointer]
+        {_GATES}
         jecxz second
         jmp first
-    first: db 0x0F                      ; with the next byte no instruction
+    first: db 0xF0                      ; LOCK: with what follows no instruction
     second: pushf
         pop eax
         add ebx, eax
@@ -121,11 +141,7 @@ SOURCES: Final[dict[str, str]] = {
         jmp first
     handler: add esp, 12
         {_SHOW}{END}
-    align 4096
-    pointer: dw 63
-        dd idt
-    align 8
-    idt: times 8 dq 0""",
+        {_IDT}""",
     "another code segment": f"""
         lgdt [table]
         mov edi, 2
@@ -159,4 +175,77 @@ SOURCES: Final[dict[str, str]] = {
         dec ecx
         jnz again
         {END}""",
+    "what is moved, read otherwise": f"""
+        mov ecx, 3
+    again: dec ecx
+        jz done
+        mov esp, 0x90000
+        push 0x1234
+        push 0x5678
+        test ecx, 1
+        jnz within + 1
+        pushf
+    within: db 0xB8, 0x90, 0x90, 0x90, 0x58     ; MOV EAX; or behind it NOP, NOP, NOP, POP EAX
+        pop edx
+        add ebx, edx
+        add ebx, eax
+        jmp again
+    done: {END}""",
+    "a stack that ends": f"""
+        {_GATES}
+        mov ecx, 0x18
+        mov ss, cx
+        cli
+        times 4 nop
+        {_SHOW}{END}
+    handler: mov ebx, 1
+        {END}
+        {_IDT}""",
+    "watched": f"""
+        {_GATES}
+        mov eax, moved
+        mov dr0, eax
+        mov eax, 0x401                  ; its execution
+        mov dr7, eax
+        jmp site
+    site: pushf
+    moved: pop eax
+        times 4 nop
+        add ebx, eax
+        {END}
+    handler: inc ebx
+        xor eax, eax
+        mov dr7, eax
+        iret
+        {_IDT}""",
+    "mapped at two places, then at one": f"""
+        mov edi, pages
+        mov eax, 3
+        mov ecx, 1024
+    fill: mov [edi], eax
+        add eax, 4096
+        add edi, 4
+        loop fill
+        mov dword [directory], pages + 3
+        mov dword [pages + 4 * 0x300], routine + 3
+        mov dword [pages + 4 * 0x301], routine + 3
+        mov eax, directory
+        mov cr3, eax
+        mov eax, cr0
+        or eax, 1 << 31
+        mov cr0, eax
+        call 0x300000
+        call 0x301000
+        mov dword [pages + 4 * 0x301], 3
+        invlpg [0x301000]
+        call 0x300000
+        {END}
+    align 4096
+    routine: pushf
+        pop eax
+        add ebx, eax
+        ret
+    align 4096
+    pages: times 1024 dd 0
+    directory: times 1024 dd 0""",
 }

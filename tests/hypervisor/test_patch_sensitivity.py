@@ -16,8 +16,10 @@ from tests.hypervisor.test_differential import patch_strict
 from tests.hypervisor.test_fuzz import TICKS, draw
 from tests.hypervisor.test_patch import difference, manifest_difference
 from tests.hypervisor.twins import run_twins
+from tests.hypervisor.written_kernels import KERNELS, written_kernel
 
 STRICT: Final = "patch --strict"
+BY_DEFAULT: Final = "by default "
 KINDS: Final[dict[str, Callable[[int], Any]]] = {
     "kernel": patch_strict,
     "changes": lambda seed: differs(random_changes(seed), STRICT),
@@ -36,8 +38,11 @@ def notices(killer: str) -> bool:
                 return difference(SOURCES[killer], STRICT) is not None
             if kind in KINDS:
                 return bool(KINDS[kind](int(number)))
-            technique = "patch" if kind == "by default" else STRICT
-            return manifest_difference(find(number), technique) is not None
+            by_default = killer.startswith(BY_DEFAULT)
+            name, technique = killer.removeprefix(BY_DEFAULT), "patch" if by_default else STRICT
+            if name in KERNELS:
+                return differs(written_kernel(name), technique) is not None
+            return manifest_difference(find(name), technique) is not None
         except Exception:
             return True  # an assertion, a place that is not there: it has noticed
 
