@@ -3,8 +3,9 @@
 mutants.py says what a mutant is. What kills these are runs under `patch --strict`, named here
 beside each: ``kernel 17`` is a generated kernel (test_differential.py), ``changes 17`` one that
 changes its code (test_code_changes.py), ``unruly 17`` arbitrary bytes (test_fuzz.py), and a bare
-name one of patched_sources.py, of written_kernels.py or of the manifest; after ``by default`` it is one without
---strict. One that no run can notice has a reason instead. test_patch_sensitivity.py runs them.
+name one of patched_sources.py, of written_kernels.py or of the manifest; after ``by default`` it is
+run without --strict. One that no run can notice has a reason instead. test_patch_sensitivity.py
+runs them.
 """
 
 from __future__ import annotations
@@ -194,8 +195,8 @@ MUTANTS: Final = [
     PatcherMutant(
         "patch: faults in patch memory are the guest's",
         edit(Patch._faulted, "if place.site is None:", "if True:"),
-        survives="exits.py does the same: what ring 1's segments forbid is interpreted, and what is "
-        "reflected is put back when the guest's world is left",
+        survives="exits.py does the same: what ring 1's segments forbid is interpreted, and what "
+        "is reflected is put back when the guest's world is left",
     ),
     PatcherMutant(
         "patch: shadows are not filled for patch memory",
