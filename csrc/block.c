@@ -384,7 +384,7 @@ static bool still_valid(Cpu *cpu, const Block *block) {
         (u64)block->eip + block->length - 1 > cpu->state.seg[SEG_CS].limit)
         return false;
     if (block->machine2 == NO_PAGE) return true;
-    return PAGE_OF(fetch_translate(cpu, linear + block->length - 1)) == block->machine2;
+    return fetch_translate(cpu, PAGE_OF(linear) + PAGE_SIZE) == block->machine2;
 }
 
 static void trace_block(Cpu *cpu, const Block *block) {

@@ -185,6 +185,9 @@ def test_code_across_pages(lab: PagedLab) -> None:
     lab.memory.write(FRAME + 0x6000, b"\x00\x00\x00\xf4")
     assert lab.run(f"jmp {USER + 0xFFD}").reason == ExitReason.HALT
     assert lab.cpu["eax"] == 0x78
+    lab.map(USER + 0x1000, 0, 0)  # and now half of it is gone: the fault is the page's first byte's
+    assert lab.run(f"jmp {USER + 0xFFE}").fault == (PF, 0)
+    assert lab.cpu["cr2"] == USER + 0x1000
 
 
 # -- 4 MiB pages ----------------------------------------------------------------------------------
