@@ -299,6 +299,8 @@ def form_of(instruction: Instruction, context: Context) -> Form:
         return call_out
     if context.whole and row.body == "iret":
         return call_out  # it must not take ring 3 out of the cache
+    if row.body == "xlat" and instruction.prefixes.segment in (CS, GS):
+        return call_out  # its operand is not written down
     if row.id not in _ADDRESS_ONLY:
         for operand in instruction.operands:
             if type(operand) is Memory and operand.effective_segment in (CS, GS):

@@ -188,6 +188,20 @@ REGISTERS: Final = (
 WRITE_PROTECTED: Final = "mov eax, cr0\nor eax, 0x10000\nmov cr0, eax"
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["mov al, [{}:ebx + 4]", "{} xlatb", "{} lodsb", "{} movsb", "{} cmpsb", "{} scasb",
+     "{} mov al, [ebx + 4]"],
+)  # fmt: skip
+def test_what_reads_through_cs_or_gs_reads_the_guests(code: str) -> None:
+    """In the cache both are the translator's, whose GS is short."""
+    store = "mov dword [0x500], 0x44332211\nmov dword [0x504], 0x88776655"
+    point = "mov ebx, 0x500\nmov esi, ebx\nlea edi, [ebx + 16]\nmov eax, 6"
+    steps = [f"{store}\n{point}\n{code.format(name)}\nmov [edi], eax" for name in ("cs", "gs")]
+    for way in WAYS:
+        assert differs(guest_of(*steps), way) is None, way
+
+
 def popping_steps() -> list[str]:
     return [f"{REGISTERS}\nmov esp, {stack}\n{code}" for code in POPPING for stack in STACKS]
 
