@@ -15,13 +15,21 @@ import pytest
 
 from emulator import Machine
 from hypervisor.experiments.patch_reasons import READS, reason
-from hypervisor.techniques.base import USER, Technique
+from hypervisor.techniques.base import Technique
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator.cache import LEAST_BYTES
 from hypervisor.vm import VirtualMachine
 from tests.core.samples import bytes_setup, program
 from tests.core.world import CODE, DATA, Setup
-from tests.hypervisor.twins import RAM, OnShadows, differences, picture, put, run_twins
+from tests.hypervisor.twins import (
+    RAM,
+    OnShadows,
+    differences,
+    picture,
+    put,
+    run_twins,
+    visits_ring_3,
+)
 
 FAST, DEEP = 40, 4000
 #: Their frames go into their own page tables or handlers, fault upon fault within one tick: what
@@ -79,8 +87,12 @@ def explained(seed: int, technique: str) -> str:
         put(machine, draw(seed), timer=seed % 3 == 0)
         return machine
 
+    native = laid(Machine(RAM))
+    native.run(TICKS)
+    runs_users = visits_ring_3(native)
+
     def virtual() -> VirtualMachine:
-        vm = VirtualMachine(technique=technique, ram=RAM, virtualizable=draw(seed).ring == USER)
+        vm = VirtualMachine(technique=technique, ram=RAM, virtualizable=runs_users)
         laid(vm)
         return vm
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from emulator import Machine
 from emulator.core import SEGMENTS
 from emulator.result import Result, Stop
-from hypervisor.techniques.base import USER, Technique
+from hypervisor.techniques.base import Technique
 from hypervisor.techniques.hardware import Hardware
 from hypervisor.vm import VirtualMachine
 from isa import assemble
@@ -176,7 +176,8 @@ def run_once(
     put(machine, setup, timer=timer)
     native = picture(machine, _run(machine, ticks, step))
     chosen = technique if isinstance(technique, str) else technique()
-    twin = VirtualMachine(technique=chosen, ram=RAM, virtualizable=_needs_traps(setup, chosen))
+    traps = _needs_traps(chosen, visits_ring_3(machine))
+    twin = VirtualMachine(technique=chosen, ram=RAM, virtualizable=traps)
     put(twin, setup, timer=timer)
     result = _run(twin, ticks, step)
     if is_refused(result):
@@ -187,11 +188,18 @@ def run_once(
     return found
 
 
-def _needs_traps(setup: Setup, technique: str | Technique) -> bool:
+def visits_ring_3(machine: Machine) -> bool:
+    """Has a bare machine run anything there?"""
+    in_ring_0: int = machine.cpu.state.retired_cpl0
+    return in_ring_0 < machine.ticks
+
+
+def _needs_traps(technique: str | Technique, runs_users: bool) -> bool:
     """Has what is unsafe to trap, for this technique to be faithful?"""
-    name, *_ = (technique if isinstance(technique, str) else technique.name).split()
-    user_runs = setup.ring == USER and name in RUN_USERS
-    return name == "trap" or (user_runs and isinstance(technique, str))
+    if not isinstance(technique, str):
+        return False  # one that runs no user as it is
+    name, *_ = technique.split()
+    return name == "trap" or (runs_users and name in RUN_USERS)
 
 
 def _run(machine: Machine, ticks: int, step: int) -> Result:
