@@ -24,7 +24,7 @@ EXCEPTION: Final = int(EventKind.EXCEPTION)
 EXTERNAL: Final = int(EventKind.EXTERNAL)
 ALL_PORTS: Final = b"\xff" * 8192
 PAGE_FAULT: Final = 14
-CR0_PG_WP: Final = 0x8001_0000
+CR0_OWN: Final = 0x8001_0001  #: PG, WP, PE: without PE there is no PG, which is on here
 CR4_PSE: Final = 0x10
 CR3: Final = 1 << 3
 
@@ -47,7 +47,7 @@ class GuestMode(Switch):
     def _own_paging(self) -> None:
         """The guest runs on shadows: what it does to paging is ours to follow."""
         control = self.control
-        control.cr0_mask, control.cr0 = CR0_PG_WP, CR0_PG_WP
+        control.cr0_mask, control.cr0 = CR0_OWN, CR0_OWN
         control.cr4_mask, control.cr4 = CR4_PSE, 0
         self.intercepts.vectors[PAGE_FAULT >> 3] |= 1 << (PAGE_FAULT & 7)
         self.intercepts.cr_reads = self.intercepts.cr_writes = CR3

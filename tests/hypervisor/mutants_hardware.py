@@ -64,8 +64,8 @@ MUTANTS: Final = [
         "block: WP is the guest's",
         edit(
             _G._own_paging,
-            "control.cr0_mask, control.cr0 = CR0_PG_WP, CR0_PG_WP",
-            "control.cr0_mask, control.cr0 = 1 << 31, CR0_PG_WP",
+            "control.cr0_mask, control.cr0 = CR0_OWN, CR0_OWN",
+            "control.cr0_mask, control.cr0 = 1 << 31, CR0_OWN",
         ),
         "shadow: 0",
     ),

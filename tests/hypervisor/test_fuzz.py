@@ -149,6 +149,12 @@ def test_a_debug_trap_ends_a_halt() -> None:
     assert run_twins(stepped, "trap", 50) == {}
 
 
+@pytest.mark.parametrize("technique", ["hardware", OnShadows])
+def test_leaving_protected_mode_is_unsupported(technique: str | Callable[[], Technique]) -> None:
+    """On shadows, where the real CR0 has PG, it was #GP."""
+    assert run_twins(setup("b808000000 0f22c0 90 f4"), technique, 50) == {}  # mov cr0, 8
+
+
 @pytest.mark.parametrize("seed", [855, 2394])
 def test_rf_stays_until_an_instruction_has_run(seed: int) -> None:
     """A translation's first step took it, for an IRET that it then could not do."""
