@@ -34,7 +34,7 @@ from tests.hypervisor.test_code_changes import OWNERS, WAYS, differs, random_cha
 from tests.hypervisor.test_differential import LEAKS, natively, storm, storm_guest, unmodified
 from tests.hypervisor.test_fuzz import TICKS, draw, translate_all
 from tests.hypervisor.translated_kernels import TRANSLATED
-from tests.hypervisor.twins import run_once
+from tests.hypervisor.twins import run_twins
 from tests.hypervisor.written_kernels import KERNELS, written_kernel
 
 USER: Final = "translate --user"
@@ -153,7 +153,7 @@ def _manifest_differs(name: str) -> str:
 
 def _unruly(number: int, *, user: bool) -> str:
     technique = translate_all if user else "translate"
-    return str(run_once(draw(number), technique, TICKS, TICKS, timer=number % 3 == 0) or "")
+    return str(run_twins(draw(number), technique, TICKS, timer=number % 3 == 0) or "")
 
 
 def _restored(way: str) -> str:
