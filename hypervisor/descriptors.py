@@ -140,7 +140,10 @@ class Descriptors:
     # -- filling -----------------------------------------------------------------------------------
 
     def fill(self, selector: int) -> bool:
-        """Copy the guest's descriptor; False if it is there already, or is none to copy."""
+        """Copy the guest's descriptor; False if it is there already, or is none to copy.
+
+        Nor is one for ring 1 or 2: the virtual CPU loads it, and shows that the guest uses them.
+        """
         key = key_of(selector)
         if key in self._sources or not key:
             return False
@@ -154,7 +157,7 @@ class Descriptors:
         wanted = HIGH_ACCESSED | HIGH_MEMORY | HIGH_PRESENT
         source = segments.parse(low, high)
         shadow = self.shadow(source)
-        if high & wanted != wanted or shadow is None:
+        if high & wanted != wanted or shadow is None or segments.dpl(source) in (1, 2):
             return False
         for place in {linear & -4096, (linear + 7) & -4096}:
             self._cpu.walk(place, READ)  # the guest's load would have set the accessed bits

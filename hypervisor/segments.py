@@ -39,6 +39,11 @@ class Segment(NamedTuple):
     limit: int
 
 
+def dpl(segment: Segment) -> int:
+    """A descriptor's privilege level."""
+    return segment.attributes >> DPL_SHIFT & 3
+
+
 def parse(low: int, high: int) -> Segment:
     """The two doublewords of a descriptor."""
     limit = (low & 0xFFFF) | (high & 0xF0000)
@@ -62,7 +67,7 @@ def cut(segment: Segment, end: int) -> Segment | None:
     Its DPL is at least 1, for ring 1 is where its kernel runs.
     """
     attributes, base, limit = segment
-    if not attributes >> DPL_SHIFT & 3:
+    if not dpl(segment):
         attributes |= KERNEL_RING << DPL_SHIFT
     if not attributes & CODE and attributes & EXPAND_DOWN:
         top = 0xFFFF_FFFF if attributes & BIG else 0xFFFF

@@ -23,8 +23,9 @@ from tests.core.world import CODE, CODE_OF, DATA, DATA_OF, DIRECTORY, GDT, HIGH_
 Strategy = st.SearchStrategy[bytes]
 SEGMENT_PREFIXES: Final = (b"", b"\x26", b"\x2e", b"\x36", b"\x3e", b"\x64", b"\x65")
 DATA_REGISTERS: Final = (0, 2, 3, 4, 5)  #: numbers of ES, SS, DS, FS, GS in MOV Sreg
-#: Access bytes: data, expand-down data, code; present and accessed; for ring 0 and ring 3.
-PLAIN_SEGMENTS: Final = (0x93, 0x97, 0x9B, 0x9F, 0xF3, 0xF7, 0xFB, 0xFF)
+#: Access bytes: data, expand-down data, code; present and accessed; for each ring.
+PLAIN_SEGMENTS: Final = (0x93, 0x97, 0x9B, 0x9F, 0xB3, 0xBB, 0xBF, 0xD3, 0xDB, 0xF3, 0xF7, 0xFB,
+                         0xFF)  # fmt: skip
 STACK: Final = DATA + 0x3000
 
 

@@ -249,23 +249,26 @@ def test_names_that_are_none() -> None:
         VirtualMachine(mmu="magic")
 
 
-def test_a_kernel_in_ring_1_is_refused() -> None:
-    guest = """
+@pytest.mark.parametrize("accessed", [0, 1])
+@pytest.mark.parametrize("ring", [1, 2])
+def test_a_kernel_in_ring_1_or_2_is_refused(ring: int, accessed: int) -> None:
+    code, data = (0x9A | ring << 5 | accessed, 0x92 | ring << 5 | accessed)
+    guest = f"""
     lgdt [table]
-    push 0x19
+    push 0x18 + {ring}
     push 0x300000
     push 2
-    push 0x11
+    push 0x10 + {ring}
     push inner
     iret
 inner: nop
 table: dw 31
     dd entries
-entries: dq 0, 0x00CF9A000000FFFF, 0x00CFBA000000FFFF, 0x00CFB2000000FFFF
+entries: dq 0, 0x00CF9A000000FFFF, 0x00CF{code:02X}000000FFFF, 0x00CF{data:02X}000000FFFF
 """
     result = VirtualMachine(assemble(guest), technique="trap").run(1000)
     assert result.stop is Stop.UNSUPPORTED
-    assert result.reason == "the guest runs in ring 1, which trap has no ring for"
+    assert result.reason == f"the guest runs in ring {ring}, which trap has no ring for"
     assert VirtualMachine(assemble(guest), "interpret").run(1000).stop is not Stop.UNSUPPORTED
 
 
