@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hypervisor.monitor import Monitor
 
 DEFAULT_BYTES: Final = 1 << 20
-LEAST_BYTES: Final = 2 * PAGE  #: the largest unit takes less than one
+LEAST_BYTES: Final = 512  #: a few units; one that takes more has the rest of the page, too
 WORD: Final = struct.Struct("<I")
 TARGET_MASK: Final = (1 << layout.TARGET_BITS) - 1
 PAGE_WORDS: Final = PAGE // WORD.size
@@ -39,7 +39,9 @@ class Cache:
         self, host: Host, monitor: Monitor, size: int = DEFAULT_BYTES, *, user: bool = False
     ) -> None:
         self._monitor = monitor
-        self.size = min(max(size, LEAST_BYTES), layout.MOST_CODE) & -PAGE
+        size = min(max(size, LEAST_BYTES), layout.MOST_CODE)
+        self._end = layout.CODE + size
+        self.size = -(-size // PAGE) * PAGE  #: bytes in reach of its CS, more than any unit takes
         self.spaces: dict[Context, Space] = {}
         self._latest: dict[bool, Space | None] = {False: None, True: None}  #: of ring 3 or not
         self._pages = CodePages(host, monitor, user=user)
@@ -135,9 +137,8 @@ class Cache:
         """
         if self._next % PAGE + size > PAGE >= size:
             self._next += -self._next % PAGE
-        end = layout.CODE + self.size
-        if self._next + size > end:
-            self._evict(self._next, end)
+        if self._next + size > self._end:
+            self._evict(self._next, self._end)
             self._next = self._first
         self._evict(self._next, self._next + size)
 

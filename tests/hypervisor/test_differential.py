@@ -213,6 +213,16 @@ def test_drawn_by_hypothesis(guest: KernelGuest) -> None:
     assert modified(guest) is None
 
 
+def test_the_least_cache_comes_round() -> None:
+    """Else a storm would be none."""
+    evicted = []
+    for seed in range(FAST):
+        vm = VirtualMachine(ram=RAM, technique=(technique := Translate(cache_bytes=LEAST_BYTES)))
+        MachineRun(vm, random_guest(seed).program).run(MAX_TICKS)
+        evicted.append(technique.translator.cache.evicted)
+    assert sum(count > 0 for count in evicted) > FAST // 2, evicted
+
+
 #: What the generator has found: each was a bug of ours.
 REGRESSIONS = [
     (trap, 39),  # RF was lost over a hidden exit: a breakpoint struck twice
