@@ -20,13 +20,12 @@ from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
 from isa.paravirt import HYPERVISOR, VARIANTS
 from tests.hypervisor.paravirt_pair import Both, Pair, pair_of
+from tests.hypervisor.shares import most_interpreted
 
 #: Ring 3 runs as it is, so what it may see there, it sees: these print what is real.
 LEAKS = {f"probe_{name}" for name in ("sgdt", "sidt", "sldt", "str", "lar", "lsl")}
 #: Asks whether somebody answers.
 ASKS = "hypercalls"
-#: Ticks in a thousand that the virtual CPU may take.
-MOST_INTERPRETED = 10
 FAST = ("hello", "selfmod", "rings", "clock", "kprobe_mov_to_segment", "kprobe_pop_segment",
         "kprobe_iret")  # fmt: skip
 
@@ -56,7 +55,7 @@ def test_a_guest_does_what_its_twin_does(guest: Guest, mmu: str) -> None:
     assert (result.stop, result.status) == (Stop.POWERED_OFF, guest.status)
     assert result.output.splitlines()[-1:] == guest.prints.splitlines()[-1:]
     interpreted = sum(machines.vm.interpreted.values())
-    assert interpreted * 1000 <= MOST_INTERPRETED * result.ticks, machines.vm.interpreted
+    assert interpreted <= most_interpreted(guest, result.ticks), machines.vm.interpreted
 
 
 @pytest.mark.deep

@@ -13,7 +13,8 @@ from guests import find
 from hypervisor.errors import HypervisorError
 from hypervisor.host import TURN_CYCLES, Host
 from hypervisor.vm import VirtualMachine
-from isa import assemble, assemble_file
+from isa import Program, assemble, assemble_file
+from isa.paravirt import HYPERVISOR
 
 RAM = "2M"
 #: Counts in memory for ever: the count says how far it has come.
@@ -33,11 +34,19 @@ WRECKS = {
 }
 
 
+def program(text: str, technique: str) -> Program:
+    return assemble(text, paravirt=HYPERVISOR if technique == "paravirt" else None)
+
+
 def machines(host: Host, sources: list[str], technique: str = "trap") -> list[VirtualMachine]:
-    return [VirtualMachine(assemble(text), technique, ram=RAM, host=host) for text in sources]
+    images = [program(text, technique) for text in sources]
+    return [VirtualMachine(image, technique, ram=RAM, host=host) for image in images]
 
 
-@pytest.mark.parametrize("technique", ["trap", "interpret", "translate"])
+EACH = ("trap", "interpret", "paravirt", "translate", "patch", "patch --strict", "hardware")
+
+
+@pytest.mark.parametrize("technique", EACH)
 def test_two_that_only_compute_progress_alike(technique: str) -> None:
     host = Host("4M", guests=2)
     first, second = machines(host, [COUNTER, COUNTER], technique)
@@ -69,15 +78,16 @@ def test_machine_time_is_each_ones_own() -> None:
 
 
 @pytest.mark.parametrize("name", WRECKS)
-@pytest.mark.parametrize("technique", ["trap", "interpret", "translate"])
+@pytest.mark.parametrize("technique", EACH)
 def test_a_wrecked_guest_takes_nobody_along(name: str, technique: str) -> None:
     source, stop = WRECKS[name]
     guest = find("rings")
     image = assemble_file(guest.source, include=guest.includes).elf()
     host = Host("20M", guests=3)
-    VirtualMachine(assemble(source), technique, ram=RAM, host=host)
+    VirtualMachine(program(source, technique), technique, ram=RAM, host=host)
     healthy = VirtualMachine(image, "trap", ram=guest.ram, host=host, virtualizable=True)
-    other = VirtualMachine(assemble("mov al, 7\nout 0xF4, al"), technique, ram=RAM, host=host)
+    end = program("mov al, 7\nout 0xF4, al", technique)
+    other = VirtualMachine(end, technique, ram=RAM, host=host)
     results = host.run(host.machines, max_ticks=50_000)
     assert results[0].stop is stop, results[0].reason
     assert (results[1].status, results[1].output) == (0, guest.prints), healthy.ticks

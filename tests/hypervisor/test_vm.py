@@ -19,11 +19,14 @@ from guests import GUESTS, Guest, find
 from hypervisor import emulate
 from hypervisor.errors import HypervisorError
 from hypervisor.experiments.observe import MachineRun, NativeRun, Observation, compare
+from hypervisor.techniques.base import Technique
+from hypervisor.techniques.hardware import Hardware
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator.cache import LEAST_BYTES
 from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
 from tests.core.world import DATA, Setup
+from tests.hypervisor.shares import most_interpreted
 from tests.hypervisor.twins import run_twins
 
 #: Guests that take a second or more where their kernels are interpreted, or at all.
@@ -31,7 +34,6 @@ SLOW_INTERPRETED = frozenset({"fibonacci", "matrix", "crc32", "echo", "sha256", 
 SLOW_TRAPPED = frozenset({"echo", "os"})
 #: Of the probes, in ring 3 and in the kernel, the fast tier has these.
 FAST_PROBES = ("pushf", "popf", "mov_to_segment", "far_return", "iret", "int_n", "lsl")
-MOST_INTERPRETED = 0.01  #: of a guest's instructions, on the virtual CPU
 
 
 class Run(NamedTuple):
@@ -128,7 +130,7 @@ def test_the_virtual_cpu_takes_hardly_any_instruction(guest: Guest) -> None:
     vm = virtual(guest, "trap", virtualizable=False)
     result = vm.run(guest.ticks)
     taken = sum(vm.interpreted.values())
-    assert taken <= most_interpreted(guest) * result.ticks, vm.interpreted.most_common(3)
+    assert taken <= most_interpreted(guest, result.ticks), vm.interpreted.most_common(3)
     assert vm.real.retired_cpl0 == 0
 
 
@@ -139,27 +141,25 @@ def observed(guest: Guest) -> Observation:
     return run.observe()
 
 
-def most_interpreted(guest: Guest) -> float:
-    """The share of a guest's instructions that the virtual CPU may take.
-
-    A nanobenchmark does little else than what it is about.
-    """
-    return 1 if guest.name.startswith("nano_") else MOST_INTERPRETED
-
-
-def check_translated(guest: Guest, technique: Translate, most: float | None = None) -> None:
-    """The same run, but for accessed bits of pages with code: to translate leaves none.
-
-    `compare` knows these bits; `alias` ends without one of them.
-    """
-    vm = VirtualMachine(technique=technique, ram=guest.ram, console_in=guest.input)
+def check_observed(guest: Guest, technique: str | Technique, mmu: str | None = None) -> Any:
+    """Hold a guest to its native run by the definition of fidelity; the machine."""
+    vm = VirtualMachine(technique=technique, mmu=mmu, ram=guest.ram, console_in=guest.input)
     run = MachineRun(vm, image(guest))
     result = run.run(guest.ticks)
     assert result.stop is Stop.POWERED_OFF, result.reason
     assert compare(observed(guest), run.observe()) is None
+    return vm
+
+
+def check_translated(guest: Guest, technique: Translate, *, bounded: bool = True) -> None:
+    """The same run, but for accessed bits of pages with code: to translate leaves none.
+
+    `compare` knows these bits; `alias` ends without one of them.
+    """
+    vm = check_observed(guest, technique)
     assert vm.real.retired_cpl0 == 0
-    taken = sum(vm.interpreted.values())
-    assert taken <= (most or most_interpreted(guest)) * result.ticks, vm.interpreted.most_common(3)
+    most = most_interpreted(guest, vm.ticks) if bounded else vm.ticks
+    assert sum(vm.interpreted.values()) <= most, vm.interpreted.most_common(3)
 
 
 #: What is unsafe in ring 3 leaks where ring 3's code runs as it is.
@@ -183,8 +183,14 @@ def test_translate_with_user_code_is_faithful_to_all(guest: Guest) -> None:
 ], ids=lambda options: next(iter(options)))  # fmt: skip
 def test_translate_is_faithful_with_any_switch(options: dict[str, Any], guest: Guest) -> None:
     """Where breakpoints guard code that runs in place, port accesses are interpreted."""
-    most = 1 if "link_back" in options else None
-    check_translated(guest, Translate(user=guest not in TRANSLATED, **options), most)
+    technique = Translate(user=guest not in TRANSLATED, **options)
+    check_translated(guest, technique, bounded="link_back" not in options)
+
+
+@pytest.mark.parametrize("mmu", Hardware.memories)
+@each(list(GUESTS), frozenset({"echo", "os"}))
+def test_hardware_is_faithful_to_all(guest: Guest, mmu: str) -> None:
+    check_observed(guest, "hardware", mmu)
 
 
 @pytest.mark.deep
