@@ -21,7 +21,7 @@ from guests import Guest
 from hypervisor.errors import HypervisorError
 from hypervisor.experiments.lockstep import Divergence, first_difference
 from hypervisor.experiments.observe import NativeRun, Observation, compare
-from hypervisor.experiments.patch_reasons import reason
+from hypervisor.experiments.patch_reasons import Case, reason
 from hypervisor.experiments.subjects import Image, Subject, find_subjects, variants
 from hypervisor.experiments.virtual import VirtualRun, native_run
 from hypervisor.techniques import TECHNIQUES, find_technique, kind_of
@@ -159,10 +159,10 @@ def _run_cell(subject: Subject, column: Column, references: dict[str | None, _Re
 
 
 def _compare(subject: Subject, column: Column, native: _Reference, image: Image) -> Cell:
-    def start() -> VirtualRun:
+    def start(technique: str = column.technique) -> VirtualRun:
         return VirtualRun(
             image,
-            column.technique,
+            technique,
             ram=subject.ram,
             console_in=subject.input,
             virtualizable=column.virtualizable,
@@ -180,9 +180,16 @@ def _compare(subject: Subject, column: Column, native: _Reference, image: Image)
     name = column.technique
     if compare(native.seen, run.observe(), sites=sites, name=name) is None:
         return Cell(subject.name, column, EQUAL, ticks, rescues)
+
+    def is_faithful(technique: str) -> bool:
+        other = start(technique)
+        other.run(limit)
+        return compare(native.seen, other.observe(), sites=sites, name=technique) is None
+
     why = ""
     if name.partition(" ")[0] == Patch.name:
-        why = reason(lambda: start().machine, lambda: native.start().machine, limit)
+        bare, virtual = (lambda: native.start().machine), (lambda name: start(name).machine)
+        why = reason(Case(virtual, bare, is_faithful, limit), name)
     try:
         cross = first_difference(native.start, start, max_ticks=limit, sites=sites, name=name)
     except RuntimeError:

@@ -2,7 +2,8 @@
 
 The matrix comes from runs alone. The table says which instructions are unsafe, and theory says
 what follows: only these can be the reason for a cross, and none is left on a CPU that traps them
-all. Whatever speaks against that is reported, not mended.
+all. Whatever speaks against that is reported, not mended. Under `patch` a guest may also find the
+patches, which has a reason of its own (patch_reasons.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ def surprises(matrix: Matrix) -> tuple[str, ...]:
 
 
 def _of(cell: Cell) -> Iterable[str]:
+    if cell.reason:
+        return
     where = f"{cell.guest} under {cell.column}"
     if cell.cross is None:
         yield f"{where}: differs at its end, but at no tick before"
@@ -39,7 +42,11 @@ def summary(matrix: Matrix) -> str:
     """The check in one line."""
     found = surprises(matrix)
     if found:
-        return f"{len(found)} crosses are not what the instruction table says."
+        what = "crosses are" if len(found) > 1 else "cross is"
+        return f"{len(found)} {what} not what the instruction table says."
     count = len(matrix.crosses)
     noun = "crosses" if count > 1 else "cross"
-    return f"{count} {noun}: each is an instruction that the table calls unsafe." if count else ""
+    patched = sum(bool(cell.reason) for cell in matrix.crosses)
+    found_out = f", but for {patched} by which a guest has found its patches" if patched else ""
+    said = f"each is an instruction that the table calls unsafe{found_out}."
+    return f"{count} {noun}: {said}" if count else ""

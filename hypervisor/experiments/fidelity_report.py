@@ -182,6 +182,7 @@ def _reason(matrix: Matrix, cell: Cell) -> str:
     if cross is None:
         texts = ("", "", "", explain(cell))
     else:
-        texts = (cross.text, place(cross), str(cross.tick), difference(cross))
+        why = f" ({cell.reason})" if cell.reason else ""
+        texts = (cross.text, place(cross), str(cross.tick), difference(cross) + why)
     cells = "".join(map(page.cell, (cell.guest, str(cell.column), *texts)))
     return f'<tr id="{anchor}">{cells}</tr>'

@@ -38,6 +38,7 @@ from isa.row import Row
 from isa.table import ROWS
 from tests.bench.virtual import guest as bench_guest
 from tests.cli.support import seventeen, write_source
+from tests.experiments.surveys import whole
 
 INTERPRET, TRAP, PARAVIRT = Column("interpret"), Column("trap"), Column("paravirt")
 REPAIRED = Column("trap", True)
@@ -49,6 +50,8 @@ PROBED = {
     "mov_to_segment": "mov", "far_call": "call", "far_jump": "jmp", "far_return": "retf",
     "int_n": "int", "iret": "iret",
 }  # fmt: skip
+#: They load segment registers as MOV does, or leave by gates as INT does: the same probe.
+ALIKE = {"lds", "les", "lfs", "lgs", "lss", "int3", "into"}
 #: Asks by INT for a hypervisor, and under paravirt finds one.
 ASKING = {"hypercalls"}
 #: Repairs all but INT, which then never comes to a gate.
@@ -84,6 +87,16 @@ def test_trap_fails_at_the_instruction_or_names_what_rescues_it() -> None:
             assert expected in found, cell
             rescued.add((expected, found[expected]))
     assert rescued == {("int", "the shadow IDT")}
+
+
+def test_it_is_what_classify_foretells() -> None:
+    """By its witness each instruction is unsafe, and no other; each has a cross or a rescue."""
+    foretold = {f.row.mnemonic for f in whole().findings if f.witness}
+    seen = set()
+    for cell in of_column(probes(), TRAP):
+        named = {rescue.mnemonic for rescue in cell.rescues}
+        seen |= {mnemonic(cell)} if cell.verdict == CROSS else named & {*PROBED.values()}
+    assert seen == foretold - ALIKE
 
 
 def test_no_other_instruction_is_unfaithful_under_trap() -> None:
@@ -144,6 +157,9 @@ def test_the_whole_matrix() -> None:
     assert surprises(matrix) == ()
     assert not [cell for cell in matrix.cells if cell.verdict == REFUSED]
     assert not [cell for cell in of_column(matrix, REPAIRED) if cell.verdict != EQUAL]
+    for name in ("hardware", "hardware --mmu shadow", "translate --user", "patch"):
+        column = next(column for column in matrix.columns if str(column) == name)
+        assert not [cell for cell in of_column(matrix, column) if cell.verdict != EQUAL], name
     kernels = {guest.name for guest in GUESTS if guest.rings == (0,)}
     for column, wrong in ((INTERPRET, set()), (PARAVIRT, ASKING)):
         crossed = {cell.guest for cell in of_column(matrix, column) if cell.verdict != EQUAL}
@@ -253,6 +269,39 @@ def test_a_source_of_ones_own(tmp_path: Path) -> None:
     done = seventeen("fidelity", source, "--technique", "trap", "--virtualizable=smsw")
     assert done.status == 0
     assert done.text.splitlines()[1].split() == ["guest.asm", "x", "smsw", "x", "pushf"]
+
+
+def test_a_guest_that_finds_its_patches(tmp_path: Path) -> None:
+    """The stated exception: a cross with its reason, everywhere, and no surprise."""
+    data, page = tmp_path / "out.json", tmp_path / "out.html"
+    text = "here: pushf\nmov eax, 5\npop ebx\nmov al, [here]\ncli\nhlt\n"
+    source = write_source(tmp_path, text)
+    done = seventeen("fidelity", source, "--technique", "patch", "--json", data, "--html", page)
+    assert done.status == 0, done.text
+    assert done.text.splitlines()[1].split() == ["guest.asm", "x", "mov"]
+    assert done.text.endswith("but for 1 by which a guest has found its patches.\n")
+    (cell,) = json.loads(data.read_text())["cells"]
+    for where in (done.text, cell["reason"], page.read_text()):
+        assert "reads its own patched code at 0x100007, tick 3" in where
+
+
+def test_a_harmless_entry_is_no_reason(tmp_path: Path) -> None:
+    """Code is entered unscanned; what the guest finds out it finds by reading."""
+    text = """
+    here: pushf
+        mov eax, 5
+        pop ebx
+        mov eax, away + 0x1234567
+        sub eax, 0x1234567
+        jmp eax
+        times 300 db 0
+    away: mov al, [here]
+        cli
+        hlt
+    """
+    source = write_source(tmp_path, text)
+    done = seventeen("fidelity", source, "--technique", "patch")
+    assert "reads its own patched code" in done.text, done.text
 
 
 @pytest.mark.parametrize(

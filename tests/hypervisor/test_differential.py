@@ -26,7 +26,7 @@ from hypervisor.experiments.observe import (
     Observation,
     compare,
 )
-from hypervisor.experiments.patch_reasons import reason
+from hypervisor.experiments.patch_reasons import Case, reason
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator import adaptive, builder, coherence
 from hypervisor.translator.cache import DEFAULT_BYTES, LEAST_BYTES
@@ -78,10 +78,13 @@ def explained(guest: KernelGuest) -> str:
         machine.load(guest.program)
         return machine
 
-    def virtual() -> VirtualMachine:
-        return loaded(VirtualMachine(technique="patch", ram=RAM))
+    def virtual(technique: str) -> VirtualMachine:
+        return loaded(VirtualMachine(technique=technique, ram=RAM))
 
-    return reason(virtual, lambda: loaded(Machine(RAM)), MAX_TICKS)
+    def is_faithful(technique: str) -> bool:
+        return unmodified(guest, technique=technique) is None
+
+    return reason(Case(virtual, lambda: loaded(Machine(RAM)), is_faithful, MAX_TICKS), "patch")
 
 
 def patch_strict(seed: int) -> Difference | None:

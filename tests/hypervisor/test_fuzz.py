@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from emulator import Machine
-from hypervisor.experiments.patch_reasons import READS, reason
+from hypervisor.experiments.patch_reasons import READS, Case, reason
 from hypervisor.techniques.base import Technique
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator.cache import LEAST_BYTES
@@ -91,12 +91,16 @@ def explained(seed: int, technique: str) -> str:
     native.run(TICKS)
     runs_users = visits_ring_3(native)
 
-    def virtual() -> VirtualMachine:
+    def virtual(technique: str) -> VirtualMachine:
         vm = VirtualMachine(technique=technique, ram=RAM, virtualizable=runs_users)
         laid(vm)
         return vm
 
-    return reason(virtual, lambda: laid(Machine(RAM)), TICKS + 1)
+    def is_faithful(technique: str) -> bool:
+        return not run_twins(draw(seed), technique, TICKS, timer=seed % 3 == 0)
+
+    case = Case(virtual, lambda: laid(Machine(RAM)), is_faithful, TICKS + 1)
+    return reason(case, technique)
 
 
 @each_technique

@@ -20,10 +20,8 @@ from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
 from isa.paravirt import HYPERVISOR, VARIANTS
 from tests.hypervisor.paravirt_pair import Both, Pair, pair_of
-from tests.hypervisor.shares import most_interpreted
+from tests.hypervisor.shares import LEAKS, most_interpreted
 
-#: Ring 3 runs as it is, so what it may see there, it sees: these print what is real.
-LEAKS = {f"probe_{name}" for name in ("sgdt", "sidt", "sldt", "str", "lar", "lsl")}
 #: Asks whether somebody answers.
 ASKS = "hypercalls"
 FAST = ("hello", "selfmod", "rings", "clock", "kprobe_mov_to_segment", "kprobe_pop_segment",

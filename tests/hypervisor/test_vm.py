@@ -26,7 +26,7 @@ from hypervisor.translator.cache import LEAST_BYTES
 from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
 from tests.core.world import DATA, Setup
-from tests.hypervisor.shares import most_interpreted
+from tests.hypervisor.shares import LEAKS, most_interpreted
 from tests.hypervisor.twins import run_twins
 
 #: Guests that take a second or more where their kernels are interpreted, or at all.
@@ -160,6 +160,15 @@ def check_translated(guest: Guest, technique: Translate, *, bounded: bool = True
     assert vm.real.retired_cpl0 == 0
     most = most_interpreted(guest, vm.ticks) if bounded else vm.ticks
     assert sum(vm.interpreted.values()) <= most, vm.interpreted.most_common(3)
+
+
+@pytest.mark.parametrize("name", sorted(g.name for g in GUESTS if g.name.startswith("probe_")))
+def test_translate_shows_ring_3_what_is_real(name: str) -> None:
+    """In six of twenty probes; the others' instructions have nothing to show there."""
+    guest = find(name)
+    run = MachineRun(VirtualMachine(technique="translate", ram=guest.ram), image(guest))
+    run.run(guest.ticks)
+    assert (compare(observed(guest), run.observe()) is not None) is (name in LEAKS)
 
 
 #: What is unsafe in ring 3 leaks where ring 3's code runs as it is.
