@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import build, measure
+from tests.bench.assisted import bench_assisted
 from tests.bench.machines import MACHINES, Bench, BenchError
 from tests.bench.patched import bench_patched
 from tests.bench.translated import bench_translated
@@ -128,6 +129,7 @@ def main() -> int:
                 figures["virtual"] = bench_virtual(quick=options.quick, folder=options.folder)
                 figures["translated"] = bench_translated(quick=options.quick, folder=options.folder)
                 figures["patched"] = bench_patched(quick=options.quick, folder=options.folder)
+                figures["assisted"] = bench_assisted(quick=options.quick, folder=options.folder)
     except (BenchError, build.BuildError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
