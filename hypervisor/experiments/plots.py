@@ -14,6 +14,8 @@ from typing import Final
 from zlib import crc32
 
 SERIES: Final = 10  #: how many colours there are
+#: Of a character of a label, in the widest font that is usual for pages; and beside a label.
+_CHARACTER, _GAP = 7.8, 6
 
 
 def svg(title: str, description: str, width: float, height: float, body: Iterable[str]) -> str:
@@ -47,6 +49,12 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str = "axis") -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
+def room(labels: Iterable[str], least: int) -> float:
+    """Width of a margin that the longest of these fits into."""
+    longest = max(map(len, labels), default=0)
+    return max(least, math.ceil(longest * _CHARACTER) + 2 * _GAP)
+
+
 def powers(values: Iterable[float]) -> tuple[int, int]:
     """The powers of ten that an axis for these values reaches from and to."""
     logs = [math.log10(value) for value in values if value > 0] or [0.0]
@@ -75,17 +83,19 @@ class Bar:
     note: str  #: behind it
 
 
-_BAR_LEFT, _BAR_WIDTH, _BAR_RIGHT, _BAR_LINE = 150, 230, 150, 19
+_BAR_LEAST, _BAR_WIDTH, _BAR_LINE = 100, 230, 19
 
 
 def bars(title: str, rows: Sequence[Bar], reference: float) -> str:
     """Horizontal bars; a line marks the reference."""
     low, high = powers([v for row in rows for v in (row.value, row.part)])
     height = _BAR_LINE * len(rows) + 22
+    left = room((row.label for row in rows), _BAR_LEAST)
+    right = room((row.note for row in rows), _BAR_LEAST)
 
     def x(value: float) -> float:
         share = (math.log10(value) - low) / (high - low) if value > 0 else 0.0
-        return _BAR_LEFT + _BAR_WIDTH * min(max(share, 0.0), 1.0)
+        return left + _BAR_WIDTH * min(max(share, 0.0), 1.0)
 
     def body() -> Iterable[str]:
         step = math.ceil((high - low) / 5)
@@ -94,32 +104,34 @@ def bars(title: str, rows: Sequence[Bar], reference: float) -> str:
             yield text(x(10.0**power), height - 4, tick_name(power), "dim", "middle")
         for number, row in enumerate(rows):
             top = number * _BAR_LINE
-            yield text(_BAR_LEFT - 6, top + 13, row.label, "", "end")
-            yield box(_BAR_LEFT, top + 3, x(row.value) - _BAR_LEFT, 12, "modelled", row.note)
-            yield box(_BAR_LEFT, top + 3, x(row.part) - _BAR_LEFT, 12, "executed", row.note)
+            yield text(left - _GAP, top + 13, row.label, "", "end")
+            yield box(left, top + 3, x(row.value) - left, 12, "modelled", row.note)
+            yield box(left, top + 3, x(row.part) - left, 12, "executed", row.note)
         if reference > 0:
             yield line(x(reference), 0, x(reference), height - 18, "mark")
         for number, row in enumerate(rows):  # over the line, which it hides
             yield text(x(row.value) + 5, number * _BAR_LINE + 13, row.note, "dim")
 
     description = "; ".join(f"{row.label} {row.note}" for row in rows)
-    return svg(title, description, _BAR_LEFT + _BAR_WIDTH + _BAR_RIGHT, height, body())
+    return svg(title, description, left + _BAR_WIDTH + right, height, body())
 
 
 # -- Shares ----------------------------------------------------------------------------------------
 
-_SHARE_LEFT, _SHARE_WIDTH, _SHARE_RIGHT, _SHARE_LINE = 150, 270, 110, 19
+_SHARE_LEAST, _SHARE_WIDTH, _SHARE_LINE = 100, 270, 19
 
 
 def stacks(
     title: str, rows: Sequence[tuple[str, Mapping[str, float], str]], order: Sequence[str]
 ) -> str:
     """Bars of equal length, divided by share; rows are label, parts, and a note behind the bar."""
+    left = room((label for label, _, _ in rows), _SHARE_LEAST)
+    right = room((note for _, _, note in rows), _SHARE_LEAST)
 
     def body() -> Iterable[str]:
         for number, (label, parts, note) in enumerate(rows):
-            top, at, total = number * _SHARE_LINE, float(_SHARE_LEFT), sum(parts.values())
-            yield text(_SHARE_LEFT - 6, top + 14, label, "", "end")
+            top, at, total = number * _SHARE_LINE, left, sum(parts.values())
+            yield text(left - _GAP, top + 14, label, "", "end")
             for place, key in enumerate(order):
                 width = _SHARE_WIDTH * parts.get(key, 0.0) / total if total > 0 else 0.0
                 if width > 0:
@@ -127,13 +139,13 @@ def stacks(
                     if width > 7.5 * len(key):
                         yield text(at + width / 2, top + 14, key, "on", "middle")
                 at += width
-            yield text(_SHARE_LEFT + _SHARE_WIDTH + 6, top + 14, note, "dim")
+            yield text(left + _SHARE_WIDTH + _GAP, top + 14, note, "dim")
 
     described = "; ".join(
         f"{label}: " + ", ".join(f"{key} {value:g}" for key, value in parts.items())
         for label, parts, _ in rows
     )
-    width = _SHARE_LEFT + _SHARE_WIDTH + _SHARE_RIGHT
+    width = left + _SHARE_WIDTH + right
     return svg(title, described, width, _SHARE_LINE * len(rows) + 4, body())
 
 
@@ -148,7 +160,8 @@ def legend(names: Mapping[str, int]) -> str:
 
 # -- Curves ----------------------------------------------------------------------------------------
 
-_PLOT_LEFT, _PLOT_WIDTH, _PLOT_RIGHT, _PLOT_HEIGHT = 70, 600, 210, 330
+_PLOT_LEFT, _PLOT_WIDTH, _PLOT_LEAST, _PLOT_HEIGHT = 70, 600, 100, 330
+_LEADER: Final = 14  #: length of the line from a curve's end to its name
 
 
 def curves(
@@ -179,14 +192,14 @@ def curves(
             way = " ".join(f"{x(p):.1f},{y(v):.1f}" for p, v in zip(points, curve, strict=True))
             yield f'<polyline class="curve c{number % SERIES} dash{number % 4}" points="{way}"/>'
             at = _PLOT_LEFT + _PLOT_WIDTH
-            yield line(at, y(curve[-1]), at + 14, ends[name], "axis")
-            yield text(at + 18, ends[name] + 4, name)
+            yield line(at, y(curve[-1]), at + _LEADER, ends[name], "axis")
+            yield text(at + _LEADER + 4, ends[name] + 4, name)
 
     described = "; ".join(
         f"{name}: " + ", ".join(f"{p}: {v:.0f}" for p, v in zip(points, curve, strict=True))
         for name, curve in values.items()
     )
-    width = _PLOT_LEFT + _PLOT_WIDTH + _PLOT_RIGHT
+    width = _PLOT_LEFT + _PLOT_WIDTH + _LEADER + room(values, _PLOT_LEAST)
     return svg(title, described, width, _PLOT_HEIGHT + 36, body())
 
 
@@ -210,7 +223,7 @@ def _lifted(places: dict[str, float], apart: float, lowest: float) -> dict[str, 
 
 # -- Strips of time --------------------------------------------------------------------------------
 
-_TIME_LEFT, _TIME_WIDTH, _TIME_RIGHT, _TIME_LINE = 170, 600, 90, 26
+_TIME_LEAST, _TIME_WIDTH, _TIME_LINE = 90, 600, 26
 BINS: Final = 300
 
 
@@ -220,23 +233,25 @@ def strips(title: str, rows: Sequence[tuple[str, Sequence[float], str]], until: 
     Rows are label, shares of BINS parts (negative: the run has ended), and a note behind the strip.
     """
     step = _TIME_WIDTH / BINS
+    left = room((label for label, _, _ in rows), _TIME_LEAST)
+    right = room([until, *(note for _, _, note in rows)], _TIME_LEAST)
 
     def body() -> Iterable[str]:
         for number, (label, shares, note) in enumerate(rows):
             top = number * _TIME_LINE
-            yield text(_TIME_LEFT - 6, top + 16, label, "", "end")
+            yield text(left - _GAP, top + 16, label, "", "end")
             lived = sum(share >= 0 for share in shares)
-            yield box(_TIME_LEFT, top + 4, step * lived, 18, "executed")
+            yield box(left, top + 4, step * lived, 18, "executed")
             for place, share in enumerate(shares):
                 if share > 0.01:
                     high = max(18 * share, 1.5)
-                    yield box(_TIME_LEFT + step * place, top + 22 - high, step, high, "modelled")
-            yield text(_TIME_LEFT + step * lived + 6, top + 17, note, "dim")
+                    yield box(left + step * place, top + 22 - high, step, high, "modelled")
+            yield text(left + step * lived + 6, top + 17, note, "dim")
         bottom = len(rows) * _TIME_LINE
-        yield line(_TIME_LEFT, bottom + 2, _TIME_LEFT + _TIME_WIDTH, bottom + 2)
-        yield text(_TIME_LEFT, bottom + 18, "0", "dim", "middle")
-        yield text(_TIME_LEFT + _TIME_WIDTH, bottom + 18, until, "dim", "middle")
+        yield line(left, bottom + 2, left + _TIME_WIDTH, bottom + 2)
+        yield text(left, bottom + 18, "0", "dim", "middle")
+        yield text(left + _TIME_WIDTH, bottom + 18, until, "dim", "middle")
 
     described = "; ".join(f"{label}: {note}" for label, _, note in rows)
-    width = _TIME_LEFT + _TIME_WIDTH + _TIME_RIGHT
+    width = left + _TIME_WIDTH + right
     return svg(title, described, width, len(rows) * _TIME_LINE + 24, body())

@@ -13,7 +13,8 @@ import pytest
 
 from hypervisor.experiments.compare import Comparison, compare
 from hypervisor.experiments.compare_page import as_page
-from hypervisor.experiments.fidelity import Column
+from hypervisor.experiments.fidelity import Column, default_columns
+from hypervisor.experiments.plots import room
 from hypervisor.experiments.sweeps import CALLS, PAGES, Sweep, sweeps
 from hypervisor.experiments.timeline import record
 from hypervisor.experiments.timeline_page import as_page as timeline_page
@@ -62,6 +63,12 @@ def small() -> tuple[Comparison, tuple[Sweep, ...]]:
     return compare(names, columns, repeat=1), sweeps(columns)
 
 
+@cache
+def every_name() -> tuple[Comparison, tuple[Sweep, ...]]:
+    """Something small under all that `compare` runs by itself: the report's longest labels."""
+    return compare(["hello", "in"], repeat=1), small()[1]
+
+
 def browser() -> str:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
@@ -100,6 +107,19 @@ def test_the_report_renders(tmp_path: Path) -> None:
     assert seen["untitled"] == seen["loads"] == 0
     assert isinstance(seen["width"], int)
     assert seen["width"] <= WIDTH
+
+
+def test_every_technique_has_room_for_its_name(tmp_path: Path) -> None:
+    text = as_page(*every_name())
+    for column in default_columns():
+        assert text.count(f">{column}</text>") >= 2, column
+    seen = see(text, tmp_path)
+    assert (seen["overflow"], seen["outside"]) == ([], [])
+
+
+def test_a_margin_fits_its_longest_label() -> None:
+    assert room([], 40) == 40
+    assert room(["hardware --mmu shadow"], 40) > 150
 
 
 def test_the_probe_sees_what_sticks_out(tmp_path: Path) -> None:
