@@ -170,7 +170,7 @@ def _timeline(comparison: Comparison) -> Iterable[str]:
 
 def _until(line: Timeline, until: int) -> list[float]:
     """Shares of a run on a common scale; -1 after its end."""
-    lived = max(1, round(plots.BINS * line.end / until))
+    lived = max(1, round(plots.BINS * line.known / until))
     shares = line.shares(plots.BINS, until)
     return [share if place < lived else -1.0 for place, share in enumerate(shares)]
 

@@ -51,6 +51,12 @@ class Timeline:
     exits: tuple[Exit, ...]
     end: int
     left_out: int = 0  #: exits that were too many to keep
+    kept: int | None = None  #: machine time until which they are kept; None for all of it
+
+    @property
+    def known(self) -> int:
+        """Machine time of which it is known whose it was."""
+        return self.end if self.kept is None else self.kept
 
     def shares(self, bins: int, until: int) -> list[float]:
         """The hypervisor's share of the time in each of so many equal parts of [0, until)."""
@@ -94,12 +100,14 @@ class Recorder:
         self._vm = vm
         self._marks: list[tuple[str, int, int]] = []  #: reason, executed, modelled
         self._left_out = 0
+        self._closed: tuple[int, int] | None = None  #: when the first that is left out came
         vm.counts = HeardCounts(vm.counts, self)
 
     def note(self, reason: str) -> None:
         """An exit, which is about to be counted."""
         if len(self._marks) == MOST:
             self._left_out += 1
+            self._closed = self._closed or self._now()
             return
         self._marks.append((reason, *self._now()))
 
@@ -109,12 +117,14 @@ class Recorder:
 
     def finish(self, name: str) -> Timeline:
         """What has been recorded."""
-        marks = [*self._marks, ("", *self._now())]
+        now = self._now()
+        marks = [*self._marks, ("", *(self._closed or now))]
         exits = tuple(
             Exit(reason, executed + modelled, after - modelled)
             for (reason, executed, modelled), (_, _, after) in pairwise(marks)
         )
-        return Timeline(name, exits, sum(marks[-1][1:]), self._left_out)
+        kept = sum(self._closed) if self._closed else None
+        return Timeline(name, exits, sum(now), self._left_out, kept)
 
 
 @contextlib.contextmanager

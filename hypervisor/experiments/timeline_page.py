@@ -31,18 +31,22 @@ def as_page(timeline: Timeline, program: str, model: CostModel) -> str:
 def _parts(timeline: Timeline, program: str, model: CostModel) -> Iterable[str]:
     yield f"<h1>{escape(program)} under {escape(timeline.name)}, over machine time</h1>"
     spent = sum(exit.hypervisor for exit in timeline.exits)
-    share = 100 * spent / max(timeline.end, 1)
+    share = 100 * spent / max(timeline.known, 1)
+    of = "them" if timeline.kept is None else f"the first {timeline.known:,}"
     yield (
         f"<p>{len(timeline.exits) + timeline.left_out:,} exits in {timeline.end:,} cycles "
-        f"of {escape(model.title)}; the hypervisor has {share:.1f}% of them. The guest's cycles "
-        "are executed, the hypervisor's are modelled (hypervisor/cost.py).</p>"
+        f"of {escape(model.title)}; the hypervisor has {share:.1f}% of {of}. The guest's "
+        "cycles are executed, the hypervisor's are modelled (hypervisor/cost.py).</p>"
     )
     if timeline.left_out:
         yield f"<p>The last {timeline.left_out:,} exits were too many to draw.</p>"
     reasons = [*list(timeline.by_reason())[:REASONS], OTHERS]
     yield plots.legend({reason: number for number, reason in enumerate(reasons)})
     yield "<h2>The whole run</h2>"
-    shares = timeline.shares(plots.BINS, timeline.end)
+    shares = [
+        share if place * timeline.end < plots.BINS * timeline.known else -1.0
+        for place, share in enumerate(timeline.shares(plots.BINS, timeline.end))
+    ]
     row = (timeline.name, shares, f"{len(timeline.exits):,} exits")
     yield f"<figure>{plots.strips('The whole run', [row], f'{timeline.end:,} cycles')}</figure>"
     for title, exits in _close_ups(timeline):

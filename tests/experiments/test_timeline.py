@@ -13,10 +13,11 @@ from hypervisor.experiments.compare import _work
 from hypervisor.experiments.fidelity import Column
 from hypervisor.experiments.plots import curves, powers, spread, tick_name
 from hypervisor.experiments.timeline import Exit, Recorder, Timeline, record
+from hypervisor.experiments.timeline_page import as_page
 from hypervisor.experiments.workloads import COUNTED
 from hypervisor.vm import VirtualMachine
 from isa import assemble
-from isa.cost import MODELS
+from isa.cost import MODELS, PENTIUM4
 from tests.cli.support import seventeen
 
 PROGRAM = "cli\nmov ecx, 100\nagain: dec ecx\njnz again\nsti\ncli\nhlt"
@@ -59,9 +60,13 @@ def test_recording_changes_nothing() -> None:
 
 
 def test_a_long_run_keeps_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = recorded()
     monkeypatch.setattr(module, "MOST", 2)
     _, line = recorded()
     assert (len(line.exits), line.left_out) == (2, 3)
+    assert (line.exits, line.end) == (whole.exits[:2], whole.end)
+    assert (whole.known, line.known) == (whole.end, whole.exits[2].start)
+    assert f"of the first {line.known:,}." in as_page(line, "a program", PENTIUM4)
 
 
 def test_shares() -> None:
