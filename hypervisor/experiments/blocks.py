@@ -3,8 +3,9 @@
 To count, the real CPU records every instruction that it executes (TRACE_EXEC, which steps it): a
 record at the address where a unit begins a guest instruction is that instruction's execution. The
 translations are not touched, so the guest runs as it always does and can tell nothing; it only runs
-some hundred times slower. Two records of one instruction at one tick are one execution, which was
-started again after a fault that the hypervisor repaired.
+some hundred times slower. A record is of an attempt: it counts when guest time has gone on. Until
+then another record at the same tick means that a fault has ended it, or, if it is of the same
+instruction, that it was started again after a fault which the hypervisor repaired.
 
 A unit is *entered* when control comes to it from elsewhere, or back to an earlier place in it. How,
 is an edge's kind: a link, which the hypervisor chains when it is first followed; a look-up in the
@@ -96,6 +97,8 @@ class _Here:
     block: Block | None = None
     index: int = 0  #: of the instruction in its unit
     tick: int = -1
+    eip: int = 0  #: the guest's
+    pending: bool = False  #: it is not known yet whether it has been executed
     address: int = 0
     by_link: bool = False  #: a link's jump, or its stub, was the last of the cache
     outside: bool = True  #: since then: in ring 3, on the virtual CPU, or an event was delivered
@@ -116,7 +119,8 @@ class Census:
     def __init__(self, vm: VirtualMachine) -> None:
         self._vm = vm
         self._blocks: dict[tuple[int, bytes], Block] = {}
-        self._sites: dict[int, tuple[Block, int]] = {}  #: address -> block, number in its unit
+        #: By address: block, number in its unit, the guest's EIP.
+        self._sites: dict[int, tuple[Block, int, int]] = {}
         self._links: set[int] = set()  #: addresses
         self._laid: list[_Laid] = []
         self._here = _Here()
@@ -144,8 +148,8 @@ class Census:
         self._links.update(laid.addresses)
         if not unit.is_gate:
             block = self._block(unit)
-            for index, offset in enumerate(unit.inside.values()):
-                self._sites[unit.start + offset] = block, index
+            for index, (eip, offset) in enumerate(unit.inside.items()):
+                self._sites[unit.start + offset] = block, index, eip
                 laid.addresses.append(unit.start + offset)
 
     def _block(self, unit: Unit) -> Block:
@@ -169,6 +173,8 @@ class Census:
         sites, links, holds, here = self._sites, self._links, self._vm.technique.holds, self._here
         for record in records:
             eip = record.eip
+            if here.pending and record.tick > here.tick:
+                self._settle()
             if record.kind != TraceKind.EXEC:
                 here.outside = True
                 continue
@@ -177,23 +183,33 @@ class Census:
                 self._execute(eip, record.tick, *place)
             elif not holds(eip):
                 here.outside = True
+                here.pending &= eip == here.eip  # else a fault has led elsewhere
             else:
                 here.by_link = eip in links
             here.address = eip
 
-    def _execute(self, address: int, tick: int, block: Block, index: int) -> None:
+    def finish(self, ticks: int) -> None:
+        """The run has ended, at a tick."""
+        if self._here.pending and ticks > self._here.tick:
+            self._settle()
+
+    def _settle(self) -> None:
+        """What control was last seen at has been executed."""
+        assert self._here.block is not None
+        self._here.block.executed += 1
+        self._here.pending = False
+
+    def _execute(self, address: int, tick: int, block: Block, index: int, eip: int) -> None:
         here = self._here
         same = block is here.block
-        if same and index == here.index and (tick == here.tick or address == here.address):
-            block.executed += tick != here.tick  # an iteration; or the same, started again
-        else:
-            block.executed += 1
-            if not same or index != here.index + 1:
-                block.entered += 1
-                if here.block is not None:
-                    kind = EVENT if here.outside else LINK if here.by_link else LOOK_UP
-                    self.edges[here.block, block, kind] += 1
-        here.block, here.index, here.tick, here.outside = block, index, tick, False
+        again = index == here.index and (tick == here.tick or address == here.address)
+        if not same or not (again or index == here.index + 1):
+            block.entered += 1
+            if here.block is not None:
+                kind = EVENT if here.outside else LINK if here.by_link else LOOK_UP
+                self.edges[here.block, block, kind] += 1
+        here.block, here.index, here.tick, here.eip = block, index, tick, eip
+        here.outside, here.pending = False, True
         here.by_link = address in self._links
 
 
@@ -211,6 +227,7 @@ def record(subject: Subject, *, max_ticks: int | None = None, user: bool = False
     vm.symbols = subject.symbols(image)
     result = vm.run(max_ticks=subject.ticks if max_ticks is None else max_ticks)
     vm.drain_trace()
+    census.finish(result.ticks)
     blocks = sorted(census.blocks, key=lambda block: (-block.executed, block.eip))
     if not blocks:
         raise ExperimentError(f"{subject.name}: nothing was translated")

@@ -14,6 +14,7 @@ from emulator import Machine
 from hypervisor.experiments import blocks_page
 from hypervisor.experiments.blocks import EVENT, LINK, LOOK_UP, Block, Graph, record
 from hypervisor.experiments.subjects import Subject, find_subject
+from hypervisor.experiments.workloads import COUNTED
 from tests.cli.support import seventeen, write_source
 
 TURNS = 7
@@ -94,6 +95,22 @@ def test_ring_3_is_counted_if_it_is_translated() -> None:
 def test_a_run_is_cut(tmp_path: Path) -> None:
     found = record(find_subject("hello"), max_ticks=50)
     assert found.result.ticks == sum(block.executed for block in found.blocks) == 50
+
+
+def test_an_instruction_that_faults_is_not_executed(tmp_path: Path) -> None:
+    """By its triple fault, the guest has executed one of two; there is no segment 0x2B."""
+    found = recorded(tmp_path, "mov ax, 0x2b\nmov gs, ax\nhlt\n")
+    assert found.result.ticks == 1
+    assert [block.executed for block in found.blocks] == [1]
+    assert found.elsewhere == 0
+
+
+def test_what_faults_into_a_handler_is_not_executed() -> None:
+    """A loop with a DIV that faults each time around; its handler returns behind it."""
+    found = record(COUNTED["divzero"].subject(5), max_ticks=3000)
+    faults = next(e.times for e in found.edges if e.kind == EVENT and e.times > 10)
+    assert found.elsewhere >= faults - 1  # where the handler returns to is interpreted
+    assert sum(block.executed for block in found.blocks) + found.elsewhere == 3000
 
 
 def drawing(text: str) -> ElementTree.Element:
