@@ -8,7 +8,7 @@ import io
 from typing import Any, Final
 
 from hypervisor.cost import hypervisor_costs
-from hypervisor.experiments.compare import Comparison, Outside, Row
+from hypervisor.experiments.compare import Comparison, Outside, Row, Wall
 from hypervisor.experiments.orderings import FACTORS, Groups, Ordering, Verdict, orderings, verdicts
 from hypervisor.experiments.sweeps import Sweep
 
@@ -31,7 +31,7 @@ NOTE: Final = (
     "core. Hypervisor: its own work, modelled by hypervisor/cost.py. Ratio: of their sum to "
     "native's. Of an operation all figures are the difference of two runs, divided by how many the "
     "second does more; of a program, of its whole run. Below 1: a virtual device answers from "
-    "memory, a real one from a bus."
+    "memory, a real one from a bus. A dash: too short to be told."
 )
 DIFFERS: Final = "*"  #: behind the name of a technique under which a program did something else
 DIFFERS_NOTE: Final = "* the program did not do what it does natively: the figures mean little"
@@ -57,18 +57,24 @@ def _row_cells(row: Row) -> tuple[str, ...]:
         amount(row.each(row.modelled)),
         f"{row.ratio:.2f}",
         amount(row.each(sum(row.exits.values()))),
-        *(duration(row.each(s)) for s in (row.wall.median, row.wall.least, row.wall.most)),
+        *_wall_cells(row.wall, row.operations),
         NO_FIGURE if row.wall_ratio is None else f"{row.wall_ratio:.2f}",
         most_exits(row),
     )
 
 
 def _outside_cells(found: Outside) -> tuple[str, ...]:
-    wall = found.wall
-    told = [duration(s / found.operations) for s in (wall.median, wall.least, wall.most)]
-    seconds = [NO_FIGURE] * len(told) if wall.is_noise else told  # its start takes longer
+    seconds = _wall_cells(found.wall, found.operations)
     ratio = NO_FIGURE if found.wall_ratio is None else f"{found.wall_ratio:.2f}"
     return (found.program, found.name, *[NO_FIGURE] * 4, *seconds, ratio, "")
+
+
+def _wall_cells(wall: Wall, operations: int) -> list[str]:
+    """Of an operation; a difference of two runs may be noise, and even below zero."""
+    return [
+        NO_FIGURE if wall.is_noise or seconds <= 0 else duration(seconds / operations)
+        for seconds in (wall.median, wall.least, wall.most)
+    ]
 
 
 def amount(value: float) -> str:

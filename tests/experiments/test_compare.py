@@ -23,8 +23,9 @@ from hypervisor.cost import (
     modelled_cycles,
 )
 from hypervisor.experiments import compare as module
+from hypervisor.experiments import compare_report as report
 from hypervisor.experiments import qemu
-from hypervisor.experiments.compare import Comparison, Row, Wall, compare
+from hypervisor.experiments.compare import Comparison, Outside, Row, Wall, compare
 from hypervisor.experiments.compare_page import as_page
 from hypervisor.experiments.compare_report import COLUMNS, as_csv, as_json, notes, rows
 from hypervisor.experiments.fidelity import Column, default_columns
@@ -348,8 +349,14 @@ def test_the_script_of_the_readme() -> None:
 
 def test_what_is_shorter_than_a_start_has_no_time() -> None:
     """QEMU's start is taken away, and may take longer than start and guest do another time."""
-    from hypervisor.experiments.compare import Outside, Wall
-    from hypervisor.experiments.compare_report import NO_FIGURE, _outside_cells
+    cells = report._outside_cells(Outside("matrix", "QEMU TCG", 1, Wall((-0.07,)), None))
+    assert cells[6:10] == (report.NO_FIGURE,) * 4
 
-    cells = _outside_cells(Outside("matrix", "QEMU TCG", 1, Wall((-0.07,)), None))
-    assert cells[6:10] == (NO_FIGURE,) * 4
+
+def test_noise_is_no_result() -> None:
+    """A run with more operations may by chance be the shorter one."""
+    native = two_guests().row("quicksort", "native")
+    noise = replace(native, operations=1000, wall=Wall((-5e-6,)), wall_ratio=None)
+    assert report._row_cells(noise)[6:10] == (report.NO_FIGURE,) * 4
+    mixed = replace(noise, wall=Wall((0.3, -0.1, 0.2)))
+    assert report._row_cells(mixed)[6:9] == ("200.00 us", report.NO_FIGURE, "300.00 us")
