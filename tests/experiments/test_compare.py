@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from emulator import Machine
+from hypervisor.cli.compare import Question, answer, write
 from hypervisor.cost import (
     HYPERVISOR_COSTS,
     HYPERVISOR_CYCLES,
@@ -33,7 +34,7 @@ from hypervisor.experiments.workloads import COUNTED, DEFAULT, QEMU_TIMES
 from hypervisor.host import Host
 from hypervisor.techniques import TECHNIQUES, find_technique, kind_of
 from isa import assemble
-from isa.cost import CURRENT, EVENT_CYCLES, INSTRUCTION_CYCLES, MODELS
+from isa.cost import CURRENT, DEFAULT_MODEL, EVENT_CYCLES, INSTRUCTION_CYCLES, MODELS
 from tests.cli.support import ROOT, environment, seventeen, write_source
 from tests.experiments.test_fidelity import check_html
 
@@ -270,10 +271,16 @@ def test_qemu_has_no_figure_for_what_it_cannot_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.deep
-def test_the_default_set_is_quick_and_right() -> None:
+def test_the_default_set_is_quick_and_right(tmp_path: Path) -> None:
+    """All that the command does without an argument: the set, curves, QEMU, and the page."""
+    page = tmp_path / "out.html"
     start = time.perf_counter()
-    found = compare()
+    found, curves = answer(Question(None, None, DEFAULT_MODEL, None, whole=True), outside=True)
+    write(found, curves, None, None, page)
     assert time.perf_counter() - start < 120
+    assert len(curves) == 2
+    assert bool(found.outside) == qemu.is_installed()
+    assert 'id="time"' in page.read_text(encoding="utf-8")
     assert {row.technique for row in found.rows if not row.same} <= {"trap"}
     assert not found.refusals
     assert [row.program for row in found.rows if row.technique == "native"] == list(DEFAULT)
