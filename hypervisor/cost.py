@@ -31,7 +31,7 @@ SOFTWARE_COSTS: Final = (
     Cost("interpreted", 500, "an instruction fetched, decoded, checked and executed", _ESTIMATE),
     Cost("shadow_fill", 300, "a shadow entry made: the guest's tables walked", _ESTIMATE),
     Cost("injected", 400, "an event delivered to the guest: gate, stack and frame", _ESTIMATE),
-    Cost("translated", 500, "a guest instruction decoded, and its translation written", _ESTIMATE),
+    Cost("translated", 500, "an instruction decoded, and what stands for it written", _ESTIMATE),
     Cost("unit_found", 100, "a translation looked up by the guest's EIP", _ESTIMATE),
     Cost("chained", 50, "a jump, or an entry of the targets' table, led to a unit", _ESTIMATE),
     Cost("device", 150, "a virtual device's register read or written", _ESTIMATE),

@@ -35,7 +35,8 @@ MODEL_NOTE: Final = (
     "Modelled are: each instruction at a fixed price, delivery of exceptions and interrupts, ring "
     "changes, page walks and TLB flushes, the bus of a real device, entry to and exit from guest "
     "mode; and of the hypervisor, how often it is entered, interprets an instruction, fills a "
-    "shadow entry, injects an event or answers for a device.",
+    "shadow entry, injects an event or answers for a device; how many instructions it translates, "
+    "or scans to patch them, how often it looks up a translation, and how many jumps it chains.",
     "Not modelled are: caches, branch prediction, overlap of instructions, the size of a real TLB, "
     "and the difference between one handler and another. What a hypervisor saves by being clever "
     "within a handler is not seen; how often it is entered, and what its code costs that runs in "

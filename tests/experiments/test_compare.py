@@ -27,7 +27,7 @@ from hypervisor.experiments import compare as module
 from hypervisor.experiments import compare_report as report
 from hypervisor.experiments import qemu
 from hypervisor.experiments.compare import Comparison, Outside, Row, Wall, compare
-from hypervisor.experiments.compare_page import as_page
+from hypervisor.experiments.compare_page import MODEL_NOTE, as_page
 from hypervisor.experiments.compare_report import COLUMNS, as_csv, as_json, notes, rows
 from hypervisor.experiments.fidelity import Column, default_columns
 from hypervisor.experiments.workloads import COUNTED, DEFAULT, QEMU_TIMES
@@ -131,6 +131,22 @@ def test_translation_is_counted_by_hand() -> None:
     assert (sum(translated), work["unit_found"], work["chained"]) == (work["translated"], 2, 1)
     composed = {*PER_EXIT, *PER_GUEST_EXIT}
     assert module._work(machine).keys() - {"exits"} == HYPERVISOR_CYCLES.keys() - composed
+
+
+def test_scanning_is_counted_by_hand() -> None:
+    """A patcher decodes each instruction once, however often it runs."""
+    program = assemble("mov ecx, 9\nagain: mov eax, cs\nloop again\nhlt")
+    machine = module.VirtualMachine(program, "patch", ram="2M")
+    machine.run()
+    scanner = machine.technique.scanner
+    assert module._work(machine)["translated"] == scanner.scanned
+    assert 4 <= scanner.scanned < 20  # zeros follow, a little way
+    assert {"mov", "loop", "hlt"} <= {i.row.mnemonic for i in scanner.instructions.values()}
+
+
+def test_the_page_says_what_is_modelled() -> None:
+    for words in ("translates", "scans", "looks up a translation", "chains"):
+        assert words in MODEL_NOTE[0]
 
 
 def test_exits_from_guest_mode_have_their_own_price() -> None:
