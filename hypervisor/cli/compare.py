@@ -123,23 +123,25 @@ def find_workloads(words: Sequence[str]) -> list[Workload] | None:
 
 def find_columns(techniques: Sequence[str], memories: Sequence[str]) -> list[Column] | None:
     """The pairs named; None for all. UsageError for a name that is none, or no pair at all."""
-    from hypervisor.cli.subjects import check_memories, check_techniques
+    from hypervisor.cli.subjects import check_memories, columns_of
     from hypervisor.experiments.fidelity import Column, default_columns
-    from hypervisor.techniques import kind_of
+    from hypervisor.techniques import NATIVE, kind_of
 
-    check_techniques(techniques)
+    named = columns_of([name for name in techniques if name != NATIVE])  # which is always there
     check_memories(memories)
     if not techniques and not memories:
         return None
-    columns = [Column(name) for name in dict.fromkeys(techniques)] or list(default_columns())
-    if memories:
-        names = dict.fromkeys((c.technique, c.virtualizable) for c in columns)
-        columns = [
-            Column(name, virtualizable, mmu)
-            for name, virtualizable in names
-            for mmu in dict.fromkeys(memories)
-            if mmu in kind_of(name.split()[0]).memories
-        ]
+    if not memories:
+        return named
+    wanted = named if techniques else default_columns()
+    both = {  # of the default ones, which have each memory in turn, each pair once
+        Column(column.technique, column.virtualizable, mmu): None
+        for column in wanted
+        for mmu in memories
+        if mmu in kind_of(column.technique.split()[0]).memories
+        and (not named or column.mmu in {None, mmu})
+    }
+    columns = list(both)
     if not columns:
         raise click.UsageError(f"no technique named goes with --mmu {', '.join(memories)}")
     return columns

@@ -75,31 +75,20 @@ def choose_columns(
     techniques: tuple[str, ...], virtualizable: str | None
 ) -> tuple[Column, ...] | None:
     """What the options ask for; None for the experiment's own choice. UsageError."""
-    from hypervisor.cli.subjects import check_techniques
+    from hypervisor.cli.subjects import check_unsafe, columns_of
     from hypervisor.experiments.fidelity import Column
     from hypervisor.techniques import TECHNIQUES
 
-    check_techniques(techniques)
+    columns = columns_of(techniques)
     if virtualizable is None:
-        return tuple(map(Column, dict.fromkeys(techniques))) or None
+        return tuple(columns) or None
     named = tuple(name for name in virtualizable.lower().split(",") if name)
     if not named:
         raise click.UsageError("--virtualizable: expected mnemonics, or all")
-    check_unsafe(named)
     repaired = True if named == ("all",) else named
-    names = dict.fromkeys(techniques or TECHNIQUES)
-    return tuple(Column(name, way) for name in names for way in (False, repaired))
-
-
-def check_unsafe(names: tuple[str, ...]) -> None:
-    """UsageError unless the CPU can be repaired for all these; the machine knows which."""
-    from emulator import Machine
-    from emulator.errors import MachineError
-
-    try:
-        Machine(ram="2M", virtualizable=True if names == ("all",) else names)
-    except MachineError as error:
-        raise click.UsageError(str(error)) from None
+    check_unsafe(repaired)
+    pairs = dict.fromkeys((c.technique, c.mmu) for c in columns or map(Column, TECHNIQUES))
+    return tuple(Column(name, way, mmu) for name, mmu in pairs for way in (False, repaired))
 
 
 def show(matrix: Matrix) -> None:

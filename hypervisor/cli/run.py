@@ -263,9 +263,15 @@ def observed(options: Options, machine: Any, name: str) -> Iterator[None]:
     """Have exits shown, or recorded, while the machine runs."""
     with contextlib.ExitStack() as stack:
         if options.timeline is not None:
+            from hypervisor.cli.files import write_file
             from hypervisor.experiments.timeline import recorded
 
-            stack.enter_context(recorded(machine, name, options.technique, options.timeline))
+            path = options.timeline
+
+            def write(page: str) -> None:
+                write_file(path, page.encode())
+
+            stack.enter_context(recorded(machine, name, options.technique, write))
         if options.watch:
             from hypervisor.cli.watch import watching
 

@@ -14,6 +14,7 @@ from hypervisor.cli.guests import find_guest
 from hypervisor.cli.status import Stop, StopError
 
 if TYPE_CHECKING:
+    from hypervisor.experiments.fidelity import Column
     from hypervisor.experiments.subjects import Subject
 
 
@@ -49,13 +50,30 @@ def check_memories(names: Sequence[str]) -> None:
             raise click.UsageError(f"no memory virtualization {name!r}; there is {known}")
 
 
-def check_techniques(names: Sequence[str]) -> None:
-    """UsageError for a technique that is none."""
+def columns_of(names: Sequence[str]) -> list[Column]:
+    """Techniques as a table's head has them, `trap --virtualizable`; UsageError for one that is
+    none."""
     from hypervisor.errors import HypervisorError
+    from hypervisor.experiments.fidelity import Column
+    from hypervisor.memory import choose_memory
     from hypervisor.techniques import find_technique
 
+    columns = [Column.parse(name) for name in dict.fromkeys(names)]
     try:
-        for name in names:
-            find_technique(name)
+        for column in columns:
+            choose_memory(column.mmu, find_technique(column.technique))
+            check_unsafe(column.virtualizable)
     except HypervisorError as error:
+        raise click.UsageError(str(error)) from None
+    return columns
+
+
+def check_unsafe(names: bool | tuple[str, ...]) -> None:
+    """UsageError unless the CPU can be repaired for all these; the machine knows which."""
+    from emulator import Machine
+    from emulator.errors import MachineError
+
+    try:
+        Machine(ram="2M", virtualizable=names)
+    except MachineError as error:
         raise click.UsageError(str(error)) from None

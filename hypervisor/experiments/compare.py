@@ -203,7 +203,7 @@ def compare(
 def columns_of(techniques: Sequence[str | Column] | None) -> list[Column]:
     """Columns by name; HypervisorError for one that cannot be: better to hear now than later."""
     wanted = default_columns() if techniques is None else techniques
-    columns = [Column(c) if isinstance(c, str) else c for c in wanted if c != NATIVE]
+    columns = [Column.parse(c) if isinstance(c, str) else c for c in wanted if c != NATIVE]
     for column in columns:
         choose_memory(column.mmu, find_technique(column.technique))
     return columns

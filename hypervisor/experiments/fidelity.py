@@ -49,6 +49,23 @@ class Column:
             return f"{words}{' --virtualizable' * self.virtualizable}"
         return f"{words} --virtualizable={','.join(self.virtualizable)}"
 
+    @classmethod
+    def parse(cls, text: str) -> Column:
+        """A column as `str` prints it; whether there is such a technique is not asked."""
+        mmu: str | None = None
+        virtualizable: bool | tuple[str, ...] = False
+        words, left = [], iter(text.split())
+        for word in left:
+            name, _, value = word.partition("=")
+            if name == "--mmu":
+                mmu = value or next(left, "")
+            elif name == "--virtualizable":
+                named = tuple(filter(None, value.lower().split(",")))
+                virtualizable = True if named in {(), ("all",)} else named
+            else:
+                words.append(word)
+        return cls(" ".join(words), virtualizable, mmu)
+
 
 class Rescue(NamedTuple):
     """Instructions that exited because of a shadow structure, so that they could be done right."""
@@ -115,7 +132,7 @@ def fidelity(
     """
     subjects = find_subjects(guests)
     wanted = default_columns() if techniques is None else techniques
-    columns = tuple(Column(c) if isinstance(c, str) else c for c in wanted)
+    columns = tuple(Column.parse(c) if isinstance(c, str) else c for c in wanted)
     for column in columns:
         find_technique(column.technique)  # better to hear now than in an hour
     total = len(subjects) * len(columns)

@@ -42,8 +42,8 @@ def summary(matrix: Matrix) -> str:
     """The check in one line."""
     found = surprises(matrix)
     if found:
-        what = "crosses are" if len(found) > 1 else "cross is"
-        return f"{len(found)} {what} not what the instruction table says."
+        which = "1 cross is" if len(found) == 1 else f"{len(found)} crosses are"
+        return f"{which} not what the instruction table says."
     count = len(matrix.crosses)
     noun = "crosses" if count > 1 else "cross"
     patched = sum(bool(cell.reason) for cell in matrix.crosses)

@@ -8,10 +8,9 @@ what the hypervisor does until the next one is charged to the one before. timeli
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.cost import modelled_cycles
@@ -128,14 +127,15 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def recorded(vm: VirtualMachine, program: str, technique: str, path: str) -> Iterator[None]:
-    """Record what a machine does in the block, and write a page of it to a file."""
+def recorded(
+    vm: VirtualMachine, program: str, technique: str, write: Callable[[str], object]
+) -> Iterator[None]:
+    """Record what a machine does in the block, and have a page of it written."""
     from hypervisor.experiments.timeline_page import as_page
 
     recorder = Recorder(vm)
     yield
-    text = as_page(recorder.finish(technique), program, vm.host.cost_model)
-    Path(path).write_text(text, encoding="utf-8")
+    write(as_page(recorder.finish(technique), program, vm.host.cost_model))
 
 
 def record(subject: Subject, column: Column, cost_model: str) -> Timeline:

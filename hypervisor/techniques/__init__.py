@@ -32,6 +32,9 @@ def find_technique(words: str) -> Technique:
     HypervisorError if there is none, or if it has no such switch.
     """
     name, *switches = words.split() or [""]
+    if name == NATIVE:
+        known = ", ".join(TECHNIQUES)
+        raise HypervisorError(f"{NATIVE} is the bare machine, no technique; there is {known}")
     if name not in TECHNIQUES:
         known = ", ".join((NATIVE, *TECHNIQUES))
         raise HypervisorError(f"no technique {name!r}; there is {known}")

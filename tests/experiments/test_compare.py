@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from emulator import Machine
-from hypervisor.cli.compare import Question, answer, write
+from hypervisor.cli.compare import Question, answer, find_columns, write
 from hypervisor.cost import (
     HYPERVISOR_COSTS,
     HYPERVISOR_CYCLES,
@@ -338,6 +338,27 @@ def test_the_command(tmp_path: Path) -> None:
     check_html(page.read_text())
 
 
+def test_a_technique_may_be_named_as_the_table_prints_it() -> None:
+    for column in (*default_columns(), Column("trap", ("popf", "smsw"), "shadow")):
+        assert Column.parse(str(column)) == column
+    named = ("native", "hardware --mmu shadow", "trap --virtualizable")
+    options = [word for name in named for word in ("--technique", name)]
+    done = seventeen("compare", "hello", *options, "--repeat", "1")
+    lines = [" ".join(line.split()) for line in done.text.splitlines()]
+    assert [lines[n].startswith(f"hello {name} ") for n, name in enumerate(named, 1)] == [True] * 3
+    assert lines[4] == ""
+
+
+def test_memories_that_are_asked_for() -> None:
+    assert list(map(str, find_columns(["hardware", "trap"], ["nested"]) or ())) == [
+        "hardware --mmu nested"
+    ]
+    both = ["hardware --mmu shadow", "hardware --mmu nested"]
+    assert list(map(str, find_columns(["hardware"], ["shadow", "nested"]) or ())) == both
+    assert list(map(str, find_columns(both, ["shadow"]) or ())) == both[:1]
+    assert list(map(str, find_columns([], ["nested"]) or ())) == both[1:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -345,6 +366,10 @@ def test_the_command(tmp_path: Path) -> None:
         (["hello", "--repeat", "0"], 64, "--repeat: expected at least 1, found 0"),
         (["hello", "--mmu", "magic"], 64, "no memory virtualization 'magic'"),
         (["hello", "--cost-model", "abacus"], 64, "no cost model 'abacus'; there is pentium4"),
+        (["hello", "--technique", "trap --mmu nested"], 64, "trap does not go with --mmu nested"),
+        (["hello", "--technique", "trap --mmu"], 64, "no memory virtualization ''; there"),
+        (["hello", "--technique", "trap --virtualizable=add"], 64, "add: expected some of"),
+        (["hello", "--technique", "native", "--mmu", "shadow"], 64, "no technique named goes with"),
         (["helo"], 66, "no file and no guest is named 'helo'; did you mean hello?"),
     ],
 )

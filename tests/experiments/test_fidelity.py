@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -133,6 +134,9 @@ def test_the_class_columns_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Row, "unsafe", property(lambda row: dealt[row.id]))
     assert fidelity(names, ["interpret", "trap"]) == before
     assert len(surprises(before)) == 2
+    assert summary(before) == "2 crosses are not what the instruction table says."
+    one = replace(before, cells=before.crosses[:1])
+    assert summary(one) == "1 cross is not what the instruction table says."
 
 
 def test_the_small_operating_system_under_trap() -> None:
@@ -308,6 +312,7 @@ def test_a_harmless_entry_is_no_reason(tmp_path: Path) -> None:
     ("arguments", "status", "words"),
     [
         (["--technique", "magic"], 64, "no technique 'magic'; there is native, interpret"),
+        (["--technique", "native"], 64, "native is the bare machine, no technique; there is"),
         (["--virtualizable=add"], 64, "virtualizable add: expected some of"),
         (["--virtualizable="], 64, "--virtualizable: expected mnemonics, or all"),
         (["kprobe_pop"], 66, "no guest is named 'kprobe_pop'; did you mean kprobe_popf"),

@@ -109,6 +109,12 @@ def test_bad_input(arguments: list[str], words: str) -> None:
     assert len(done.error_lines) == 1
 
 
+def test_a_page_that_cannot_be_written_is_named() -> None:
+    done = seventeen("run", "hello", "--technique", "trap", "--timeline", "/dev/full")
+    assert done.status == 65
+    assert done.error_lines == ["seventeen: /dev/full: cannot write: No space left on device"]
+
+
 def test_watching_the_bare_machine() -> None:
     done = seventeen("run", "hello", "--watch")
     assert "port_write 20" in done.errors
