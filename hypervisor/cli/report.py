@@ -40,7 +40,9 @@ def facts_of(machine: Machine) -> dict[str, Any]:
     if module is None or not isinstance(machine, module.VirtualMachine):
         return {}
     vm: Any = machine
+    statistics = dict(vm.technique.statistics())
     return {
+        **({"translation": statistics} if statistics else {}),
         "mmu": vm.mmu,
         "interpreted": dict(sorted(vm.interpreted.items())),
         "shadow_fills": vm.paging.fills,
@@ -64,13 +66,18 @@ def print_stats(outcome: Outcome, seconds: float) -> None:
     result, facts = outcome.result, outcome.facts
     rows = [
         ("technique", outcome.technique),
-        *((name.replace("_", " "), str(facts[name])) for name in facts if name != "interpreted"),
+        *(
+            (name.replace("_", " "), str(fact))
+            for name, fact in facts.items()
+            if not isinstance(fact, dict)
+        ),
         ("ticks", f"{result.ticks:,}"),
         ("cycles", f"{result.cycles:,}"),
         ("wall seconds", f"{seconds:.3f}"),
         ("instructions a second", f"{result.ticks / seconds:,.0f}" if seconds else ""),
         *((f"exits: {reason}", f"{count:,}") for reason, count in result.exits.most_common()),
         *_interpreted_rows(facts.get("interpreted", {})),
+        *_translation_rows(facts.get("translation", {})),
         ("exit status", str(result.status)),
     ]
     print_table(("what", "count"), rows, right=frozenset({"count"}), stream=sys.stderr)
@@ -79,6 +86,10 @@ def print_stats(outcome: Outcome, seconds: float) -> None:
 def _interpreted_rows(counts: dict[str, int]) -> list[tuple[str, str]]:
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return [(f"interpreted: {reason}", f"{count:,}") for reason, count in ordered]
+
+
+def _translation_rows(counts: dict[str, int]) -> list[tuple[str, str]]:
+    return [(f"translation: {name.replace('_', ' ')}", f"{n:,}") for name, n in counts.items()]
 
 
 def as_json(outcome: Outcome, seconds: float) -> dict[str, Any]:

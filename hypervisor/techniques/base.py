@@ -104,6 +104,10 @@ class Technique:
         """What it has done beside serving exits, by the keys of hypervisor/cost.py."""
         return {}
 
+    def statistics(self) -> Mapping[str, int]:
+        """What it has made of the guest's code: counts by name, as `run --json` has them."""
+        return {}
+
     def refusal(self, vm: VirtualMachine) -> str:
         """Why this guest cannot go on under this technique; empty if it can."""
         cpl = vm.cpu.state.cpl

@@ -87,6 +87,18 @@ class Translate(Technique):
             "chained": self._cache.chained + self._cache.targeted,
         }
 
+    def statistics(self) -> Mapping[str, int]:
+        cache, adaptive = self._cache, self.translator.adaptive
+        return {
+            "units": cache.translated,
+            "instructions": cache.instructions,
+            "evicted": cache.evicted,
+            "chained": cache.chained,
+            "invalidated": self.translator.coherence.invalidated,
+            "adaptive_made": adaptive.made,
+            "adaptive_reverted": adaptive.reverted,
+        }
+
     def holds(self, address: int) -> bool:
         return self._cache.holds(address)
 

@@ -89,6 +89,24 @@ def test_stats() -> None:
     assert ["interpreted:", "lgdt", "1"] in words
 
 
+def test_what_the_translator_has_done(tmp_path: Path) -> None:
+    """Two units, the second from `again`, to which a jump of each is chained."""
+    source = write_source(tmp_path, "mov ecx, 9\nagain: loop again\nmov al, 0\nout 0xF4, al\n")
+    file = tmp_path / "result.json"
+    done = seventeen("run", source, "--technique", "translate", "--stats", "--json", file)
+    found = json.loads(file.read_text())["translation"]
+    names = ("units", "instructions", "evicted", "chained", "invalidated")
+    assert list(found) == [*names, "adaptive_made", "adaptive_reverted"]
+    assert found["instructions"] >= 4
+    assert (found["units"], found["chained"]) == (2, 2)
+    assert found["evicted"] == found["invalidated"] == found["adaptive_made"] == 0
+    words = [line.split() for line in done.error_lines]
+    for name, count in found.items():
+        assert ["translation:", *name.split("_"), str(count)] in words
+    seventeen("run", source, "--technique", "trap", "--json", file)
+    assert "translation" not in json.loads(file.read_text())
+
+
 def test_json(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     seventeen("run", "rings", "--technique", "trap", "--mmu", "shadow", "--json", file)
