@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import pytest
 
+from emulator import Machine
 from emulator.core import TraceKind
+from emulator.result import Stop
 from guests import find
 from hypervisor.experiments.observe import Difference, MachineRun, NativeRun, compare
 from hypervisor.techniques.translate import Translate
@@ -43,6 +45,7 @@ from tests.hypervisor.kernel_world import (
     USER_STACK_TOP,
     WINDOW,
 )  # fmt: skip
+from tests.hypervisor.test_differential import LEAKS
 
 WAYS: Final[tuple[dict[str, Any], ...]] = (
     {}, {"user": True}, {"cache_bytes": LEAST_BYTES}, {"link_back": True},
@@ -132,6 +135,32 @@ def test_no_kernel_runs_outside_the_cache(name: str) -> None:
 def test_nothing_runs_outside_the_cache_where_ring_3_is_translated() -> None:
     for seed in range(8):
         check_executed(random_guest(seed).program, Translate(user=True))
+
+
+def kernels_own(image: Any) -> set[int]:
+    """EIPs that the bare machine executes in ring 0, and never in ring 3."""
+    machine = Machine(ram=RAM)
+    machine.load(image)
+    state = machine.cpu.state
+    by_ring: dict[int, set[int]] = {0: set(), 3: set()}
+    for tick in range(1, MAX_TICKS):
+        by_ring[state.cpl].add(state.eip)
+        if machine.run(tick).stop is not Stop.OUT_OF_TICKS:
+            break
+    return by_ring[0] - by_ring[3]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_kernel_of_users_runs_outside_the_cache(seed: int) -> None:
+    """Ring 3's code runs as it is, and nothing else does."""
+    image = random_guest(seed, without=LEAKS).program
+    technique = Translate()
+    vm = VirtualMachine(technique=technique, ram=RAM)
+    vm.load(image)
+    watch = Watch(vm)
+    vm.run(MAX_TICKS)
+    assert any(technique.holds(eip) for eip in watch.executed)
+    assert {hex(eip) for eip in watch.executed & kernels_own(image)} == set()
 
 
 def test_units_are_chained_thrown_out_and_found_again() -> None:
