@@ -86,7 +86,7 @@ def in_ring_3(*code: str, flags: int = 2) -> str:
     ))  # fmt: skip
 
 
-# -- The cache --------------------------------------------------------------------------------------
+# -- The cache -------------------------------------------------------------------------------------
 
 
 def test_units_are_chained_thrown_out_and_found_again() -> None:
