@@ -13,6 +13,10 @@ dropped; if the table is not in the address space that is in use, its whole shad
 kernel that fills a new space writes to it a thousand times. So shadows stay right across CR3
 switches.
 
+A technique may have changed a page for the kernel alone (`veil`). Then the real CPU gets at it only
+in ring 1, and only through linear pages where the kernel is known to execute it; all other accesses
+are barred, and are the technique's to see to.
+
 A shadow table depends on what its entries mean: the guest's table, the rights of the directory
 entry above it, and CR0.WP. Under virtual WP=0 a kernel may write what is read-only: such a page
 becomes writable for the supervisor and vanishes for the user, until the user asks for it again. The
@@ -24,7 +28,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -70,7 +74,9 @@ class Key(NamedTuple):
     rights: int  #: WRITABLE | USER of the directory entry above
     write_protect: bool  #: CR0.WP
     extensions: bool  #: CR4.PSE
-    place: int = 0  #: of a large page, whose dirty bit is its entry's own: directory and index
+    #: Of a large page, whose dirty bit is its entry's own: directory and index. Of a table, if what
+    #: it may map depends on where it is: index.
+    place: int = 0
 
 
 def changed_entries(before: bytes, now: bytes) -> Iterator[int]:
@@ -112,6 +118,9 @@ class ShadowPaging(GuestPaging):
         self.on_tables: Callable[[], None] = lambda: None
         #: Guest tables with stores that nobody reports, to entries that have no shadow.
         self.unreported: set[int] = set()
+        self.veils = False  #: may some pages be veiled?
+        self._veiled: Mapping[int, Set[int]] = {}  #: guest page -> linear pages that show it
+        self.shared: set[int] = set()  #: veiled pages that ring 3 gets at too, to execute them
         self.shares_monitor = False  #: some of the monitor's pages are in reach of ring 3
         self._tables: OrderedDict[Key, Table] = OrderedDict()
         self._of_page: dict[int, set[Table]] = defaultdict(set)  #: guest page -> shadows of it
@@ -165,6 +174,8 @@ class ShadowPaging(GuestPaging):
         page = walked.physical >> 12
         if access & WRITE and page in self._traced:
             return Verdict.TRACED, 0
+        if page in self._veiled and not self._shows(page, linear, access):
+            return Verdict.BARRED, 0
         before = self.fills
         self._fill(linear, access, walked, page)
         if self.report is not None:
@@ -211,7 +222,8 @@ class ShadowPaging(GuestPaging):
         if walked.large:
             place = above.page << 10 | upper
             return Key("large", entry >> 22 << 10, rights, above.write_protect, True, place)
-        return Key("table", entry >> 12, rights, above.write_protect, above.extensions)
+        place = upper if self.veils else 0
+        return Key("table", entry >> 12, rights, above.write_protect, above.extensions, place)
 
     def _rights(self, walked: Any, access: int) -> int:
         """Rights of the shadow entry for a page that was just accessed so."""
@@ -236,6 +248,8 @@ class ShadowPaging(GuestPaging):
         """Make an entry. Traced pages are never writable."""
         if page in self._traced:
             rights &= ~WRITABLE
+        if page in self._veiled and page not in self.shared:
+            rights &= ~USER
         old = table.writable.pop(index, None)
         if old is not None:
             self._writers[old].discard((table, index))
@@ -260,6 +274,8 @@ class ShadowPaging(GuestPaging):
                 continue
             if table.key.extensions and entry & LARGE:
                 continue  # a reserved bit: that page faults
+            if entry >> 12 in self._veiled:
+                continue
             rights = entry & table.key.rights
             if not entry & DIRTY:
                 rights &= ~WRITABLE
@@ -267,8 +283,44 @@ class ShadowPaging(GuestPaging):
 
     def _prefetch_flat(self, table: Table, index: int) -> None:
         for at in range(index + 1, min(index + 1 + PREFETCH, ENTRIES)):
-            if at not in table.writable and self._memory.frame(table.key.page + at) != NO_FRAME:
-                self._map(table, at, table.key.page + at, WRITABLE | USER)
+            page = table.key.page + at
+            if at in table.writable or page in self._veiled or self._memory.frame(page) == NO_FRAME:
+                continue
+            self._map(table, at, page, WRITABLE | USER)
+
+    # -- veils -------------------------------------------------------------------------------------
+
+    def veil(self, pages: Mapping[int, Set[int]]) -> None:
+        """Guest pages that are veiled from now on, each but through some linear pages."""
+        changed = {page for page, _ in self._veiled.items() ^ pages.items()}
+        self._veiled = pages
+        self.shared &= pages.keys()
+        if changed:
+            self._hide({self._memory.frame(page) for page in changed})
+
+    def share(self, page: int) -> bool:
+        """Let ring 3 at a veiled page, for it executes it; False if it is not veiled to it."""
+        if page in self.shared or page not in self._veiled:
+            return False
+        self.shared.add(page)
+        self._hide({self._memory.frame(page)})
+        return True
+
+    def _shows(self, page: int, linear: int, access: int) -> bool:
+        listed = linear & -PAGE in self._veiled[page]
+        return page in self.shared if access & AS_USER else listed
+
+    def _hide(self, frames: Set[int]) -> None:
+        """Drop all entries for some machine pages."""
+        for table in list(self._tables.values()):
+            if table.key.kind == "directory":
+                continue
+            entries = array("I", self._host.memory.read(table.frame << 12, PAGE))
+            if frames.isdisjoint(entry >> 12 for entry in entries):
+                continue
+            for index, entry in enumerate(entries):
+                if entry & PRESENT and entry >> 12 in frames:
+                    self._drop_entry(table, index)
 
     # -- tracing -----------------------------------------------------------------------------------
 

@@ -50,6 +50,14 @@ class Coherence:
                 del self._scanner.linear[page]
                 if self._seen.pop(page, None) is not None:
                     self._vm.paging.untrace(page, CODE)
+        self._veil()
+
+    def _veil(self) -> None:
+        """Hide the pages with patches, but from who executes them."""
+        linear, pages = self._scanner.linear, self._patches.of_page
+        self._vm.paging.veil({
+            page: frozenset(linear.get(page, ())) for page, here in pages.items() if here
+        })  # fmt: skip
 
     def _view(self, page: int) -> bytes:
         """A page as the guest wrote it."""
@@ -63,6 +71,14 @@ class Coherence:
             if -NEAR < patch.physical - physical < NEAR:
                 self._patches.remove(patch)
                 self._lost.update(patch.sites)
+
+    def put_back(self, pages: Iterable[int]) -> bool:
+        """The guest's own bytes are about to be read in some pages. Whether patches were there."""
+        patches = [patch for page in pages for patch in self._patches.of_page.get(page, ())]
+        for patch in patches:
+            self._patches.remove(patch)
+            self._lost.update(patch.sites)
+        return bool(patches)
 
     @property
     def incomplete(self) -> bool:
@@ -136,6 +152,7 @@ class Coherence:
         self._patches.clear()
         self._scanner.clear(context)
         self._lost.clear()
+        self._veil()
 
     def forget(self) -> None:
         """The guest is another one: what stands in its memory is its own."""
@@ -143,6 +160,7 @@ class Coherence:
         self._scanner.clear()
         self._seen.clear()
         self._lost.clear()
+        self._veil()
 
 
 def _differences(before: bytes, now: bytes) -> list[int]:

@@ -81,6 +81,14 @@ class Technique:
     def traced(self, vm: VirtualMachine, record: Any) -> None:
         """A store to a traced page has faulted on the real CPU; it will be interpreted."""
 
+    def barred(self, vm: VirtualMachine, record: Any) -> bool:
+        """The shadows keep the real CPU from a page; True if the guest may try again.
+
+        If not, what it wanted to do will be interpreted.
+        """
+        del vm, record
+        return False
+
     def gate(self, vm: VirtualMachine, low: int, high: int) -> tuple[int, int] | None:
         """What the shadow IDT has for a pass-through gate of the guest's; None: it cannot be."""
         del vm

@@ -3,7 +3,12 @@
 VirtualBox's way (PATM and CSAM): code is scanned before it runs, and what would be unfaithful in
 ring 1 becomes a jump into patch memory or an INT3 (hypervisor/patcher/). What is privileged traps,
 as under `trap`. Whatever happens in patch memory ends here: a fault of ours is repaired, else the
-virtual CPU executes the original. What guests read of patched code is what stands there.
+virtual CPU executes the original.
+
+Patches are hidden where page tables can tell who comes. The shadows show a page with patches to the
+kernel alone, and only through linear pages where it is known to execute it; for any other access
+the originals are put back, the virtual CPU makes it, and the patches return. Who executes a page
+sees what stands there: the kernel, and ring 3 once it has come to execute code of that page.
 """
 
 from __future__ import annotations
@@ -54,6 +59,7 @@ class Patch(Technique):
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict  #: no indirect transfer leads to code that has not been scanned
         self.met_by_users = 0
+        self.hidden = 0  #: accesses for which patches were put back
 
     def attach(self, vm: VirtualMachine) -> None:
         self.memory = PatchMemory(vm.host, vm.monitor)
@@ -67,6 +73,7 @@ class Patch(Technique):
         vm.descriptors.code_end = layout.CODE + self.memory.size
         vm.descriptors.hides_code = True
         vm.view_page = self.patches.unpatched
+        vm.paging.veils = True
 
     def forget(self, vm: VirtualMachine) -> None:
         del vm
@@ -88,6 +95,7 @@ class Patch(Technique):
             "pages of code replaced by others": coherence.moved,
             "faults and interrupts in patch memory": self._area.left_within,
             "patches met by ring 3": self.met_by_users,
+            "accesses that patches were hidden from": self.hidden,
             "sites without room in patch memory": counts[FULL],
             "bytes of patch memory taken back": self.memory.taken_back,
         }
@@ -97,6 +105,8 @@ class Patch(Technique):
     def runs_directly(self, vm: VirtualMachine) -> bool:
         state = vm.cpu.state
         if state.cpl == USER:
+            if self.coherence.incomplete:
+                self.coherence.scan()  # it may come to the kernel by a gate that is open
             return not self._shares(vm)
         if state.eflags & (EFLAGS_TF | EFLAGS_RF) or state.dr[7] & DR7_ENABLED:
             return False  # each instruction is watched
@@ -151,6 +161,25 @@ class Patch(Technique):
             page = vm.page_of(linear)
             if page is not None:
                 self.coherence.before_store(page << 12 | linear & 0xFFF)
+
+    def barred(self, vm: VirtualMachine, record: Any) -> bool:
+        """An access to a page with patches. Where it is a fetch, the guest comes to execute it."""
+        vm.world.leave()
+        page = vm.page_of(record.linear)
+        if page is None:
+            return False
+        if not record.length:
+            if not vm.in_kernel:
+                return bool(vm.paging.share(page))
+            return not self.scanner.knows(vm.cpu.state.eip)  # it will be, before it goes on
+        self._put_back(vm, record.linear)
+        return False
+
+    def _put_back(self, vm: VirtualMachine, linear: int) -> None:
+        """Let an access that is about to be interpreted find the guest's own bytes."""
+        first = linear & -PAGE
+        found = (vm.page_of(first + number * PAGE & 0xFFFF_FFFF) for number in (-1, 0, 1))
+        self.hidden += self.coherence.put_back({page for page in found if page is not None})
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         del vm
@@ -263,6 +292,9 @@ class Patch(Technique):
             return None if vm.in_kernel else self._original(vm, place)
         if record.vector in SELECTOR_FAULTS and vm.fill_descriptor(record.error):
             return Outcome.RESUME
+        vm.world.leave()  # before the patch that it stands in may go
+        if record.vector == PAGE_FAULT:
+            self._put_back(vm, record.linear)
         return self._original(vm, place)
 
     def _original(self, vm: VirtualMachine, place: Place) -> Outcome:

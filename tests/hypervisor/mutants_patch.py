@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from hypervisor.memory.shadow import ShadowPaging
 from hypervisor.patcher.area import PatchArea
 from hypervisor.patcher.coherence import Coherence
 from hypervisor.patcher.memory import PatchMemory
@@ -115,6 +116,39 @@ MUTANTS: Final = [
         "patches: our jumps take ticks", value(Patches, "_set_weights", _nothing), "changes 2"
     ),
     PatcherMutant(
+        "veil: all see patches", value(ShadowPaging, "_shows", lambda *_: True), "ring 3 reads"
+    ),
+    PatcherMutant(
+        "veil: what was mapped stays so",
+        value(ShadowPaging, "_hide", _nothing),
+        "read through another page, before",
+    ),
+    PatcherMutant(
+        "veil: one table serves two places",
+        edit(ShadowPaging._key_below, "upper if self.veils else 0", "0"),
+        "read through the same table",
+    ),
+    PatcherMutant(
+        "veil: pages that follow are mapped along",
+        edit(ShadowPaging._prefetch, "entry >> 12 in self._veiled", "False"),
+        "read after the page before",
+    ),
+    PatcherMutant(
+        "veil: ring 3 executes nothing that is patched",
+        value(ShadowPaging, "share", _no),
+        survives="performance only: the virtual CPU does the same",
+    ),
+    PatcherMutant(
+        "coherence: originals are not put back for a read",
+        value(Coherence, "put_back", _no),
+        "ring 3 reads",
+    ),
+    PatcherMutant(
+        "patch: ring 3 goes on without patches",
+        edit(Patch.runs_directly, "self.coherence.scan()  # it may", "pass  # it may"),
+        "a gate that is open, after a read",
+    ),
+    PatcherMutant(
         "scanner: what overlaps a site is none", value(Scanner, "_covering", _none), "unruly 282"
     ),
     PatcherMutant(
@@ -165,7 +199,7 @@ MUTANTS: Final = [
     PatcherMutant(
         "patch: control registers are not looked at",
         value(Patch, "_check_controls", _nothing),
-        "changes 156",
+        "executed in another space",
     ),
     PatcherMutant(
         "patch: ring 3 runs into patches",

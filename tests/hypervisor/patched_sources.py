@@ -35,7 +35,7 @@ _IDT: Final = """
     idt: times 8 dq 0
     entries: dq 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00C1930000000FFF
 """
-_SHOW: Final = "pushf\npop eax\nadd ebx, eax\n"
+SHOW: Final = "pushf\npop eax\nadd ebx, eax\n"
 
 SOURCES: Final[dict[str, str]] = {
     "led into later": f"""
@@ -70,7 +70,7 @@ SOURCES: Final[dict[str, str]] = {
     again: cli
         sti
         loop again
-        {_SHOW}{END}""",
+        {SHOW}{END}""",
     "read in two ways": f"""
         mov ecx, 3
     over: db 0xB8, 0x9C, 0x58, 0x90, 0x90       ; MOV EAX, or behind it PUSHF, POP EAX, NOP, NOP
@@ -93,7 +93,7 @@ SOURCES: Final[dict[str, str]] = {
     done: {END}""",
     "read and written": f"""
         mov edi, 2
-    again: {_SHOW}
+    again: {SHOW}
         jmp on
         align 16
     on: test edi, edi
@@ -121,9 +121,19 @@ SOURCES: Final[dict[str, str]] = {
         dec ecx
         jnz again
         {END}""",
+    "written and read": f"""
+        mov ecx, 3
+    again: {SHOW}
+        inc byte [data]
+        add ebx, [data]
+        mov [data + 4], ebx
+        dec ecx
+        jnz again
+        {END}
+    data: dd 0, 0""",
     "data beside": f"""
         mov ecx, 3
-    again: {_SHOW}
+    again: {SHOW}
         inc byte [data]
         dec ecx
         jnz again
@@ -140,7 +150,7 @@ SOURCES: Final[dict[str, str]] = {
         dec ecx
         jmp first
     handler: add esp, 12
-        {_SHOW}{END}
+        {SHOW}{END}
         {_IDT}""",
     "another code segment": f"""
         lgdt [table]
@@ -197,7 +207,7 @@ SOURCES: Final[dict[str, str]] = {
         mov ss, cx
         cli
         times 4 nop
-        {_SHOW}{END}
+        {SHOW}{END}
     handler: mov ebx, 1
         {END}
         {_IDT}""",

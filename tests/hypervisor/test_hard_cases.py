@@ -14,6 +14,7 @@ from hypervisor.patcher.memory import PatchMemory
 from hypervisor.techniques.patch import Patch
 from hypervisor.vm import VirtualMachine
 from isa import Program, assemble, assemble_file
+from tests.hypervisor.hidden_reads import HIDDEN_READS
 from tests.hypervisor.patched_sources import END, SOURCES
 from tests.hypervisor.test_code_changes import random_changes
 
@@ -34,6 +35,7 @@ CASES: Final[dict[str, str | int]] = {
     "pages of code replaced by others": 68,
     "faults and interrupts in patch memory": SOURCES["data beside"],
     "patches met by ring 3": "rings",
+    "accesses that patches were hidden from": HIDDEN_READS["ring 3 reads, without paging"],
     "sites without room in patch memory": STRAIGHT,
     "bytes of patch memory taken back": SOURCES["read and written"],
 }

@@ -8,7 +8,7 @@ reads of patched code is the one stated exception, and has a test of its own.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -21,6 +21,7 @@ from hypervisor.patcher.patches import JUMP, NO_FORM, TARGET, TRAP, Patches
 from hypervisor.techniques.patch import UNSCANNED, Patch
 from hypervisor.vm import VirtualMachine
 from isa import assemble, assemble_file
+from tests.hypervisor.hidden_reads import HIDDEN_READS, OTHER_SPACES
 from tests.hypervisor.kernel_guests import MAX_TICKS, random_guest
 from tests.hypervisor.kernel_guests import RAM as SMALL
 from tests.hypervisor.patched_sources import END, SOURCES
@@ -200,8 +201,25 @@ def test_one_frame_through_two_addresses() -> None:
     assert manifest_difference(guest, "patch") is None
 
 
-def test_what_a_guest_reads_of_patched_code_is_the_patch() -> None:
-    """The stated exception: instruction and data reads cannot be told apart."""
+@pytest.mark.parametrize("technique", ["patch", "patch --strict"])
+@pytest.mark.parametrize("name", HIDDEN_READS)
+def test_what_is_read_of_patched_code(name: str, technique: str) -> None:
+    """By ring 3, or through a linear page that the kernel does not execute it by."""
+    found, patches = ran(HIDDEN_READS[name], technique)
+    by_default = technique == "patch"
+    assert found is None or (by_default and why(HIDDEN_READS[name]).startswith(UNSCANNED))
+    assert isinstance(patches._vm.technique, Patch)
+    assert patches._vm.technique.hidden > 0
+
+
+def test_code_at_another_address_is_patched_when_it_is_come_to() -> None:
+    """Though its page has been read there, and only an indirect call leads there."""
+    patches = same(HIDDEN_READS["executed where it was read"])
+    assert {eip >> 22 for eip in patches.by_eip} == {0, 1}
+
+
+def test_a_kernel_that_reads_the_page_it_executes_reads_patches() -> None:
+    """The stated exception: there, instruction and data reads cannot be told apart."""
     program = assemble(f"pushf\nmov eax, 5\npop ebx\nmov al, [0x100000]\nmov [0x90000], al\n{END}")
     machines = []
     for technique in (None, "patch"):
@@ -297,11 +315,14 @@ def test_patch_and_translate_agree(guest: Guest) -> None:
 # -- every hard case, and every byte ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SOURCES)
+HARD: Final = {**SOURCES, **OTHER_SPACES}
+
+
+@pytest.mark.parametrize("name", HARD)
 def test_hard_cases(name: str) -> None:
-    assert difference(SOURCES[name], "patch --strict") is None
-    by_default = difference(SOURCES[name], "patch")
-    assert by_default is None or why(SOURCES[name]).startswith(UNSCANNED)
+    assert difference(HARD[name], "patch --strict") is None
+    by_default = difference(HARD[name], "patch")
+    assert by_default is None or why(HARD[name]).startswith(UNSCANNED)
 
 
 #: What a program is made of that jumps into each of its bytes, and how long that is.
