@@ -44,4 +44,21 @@ SURVIVORS: Final[dict[str, str]] = {
     "coherence: CS has no base":
         _FASTER + "what is compared then differs, and the unit is made anew",
     **{f"forms: {body} as it stands": _TRAPS for body in _PRIVILEGED},
+    "forms: SS is loaded":
+        _FASTER + "ring 1 can load no SS of RPL 0 or 3, and the others call out",
+    "forms: the area's selector is loaded in ring 1":
+        "its upper byte stays beside the RPL where that is looked at: it calls out",
+    **{f"forms: {name} with a prefix is the bare one": _FASTER + "no prefix changes what it does"
+       for name in ("cli", "sti")},
+    "transfers: none is the one that is wanted": _FASTER + "each lookup exits",
+    "transfers: a call by ESP finds what it pushed":
+        _FASTER + "whom it finds by other bits is not what is wanted, and says so",
+    "transfers: a return releases nothing": _PUSHED,
+    "transfers: a call's ESP is not lost": _PUSHED,
+    "transfers: an indirect call's ESP is not lost": _PUSHED,
+    "site forms: IRET's NT is not looked at":
+        "the real IRET loads it as the guest's does; ring 3 can set it itself, and what comes from"
+        " there clears it",
+    "site forms: IRET's IF is not looked at": _FASTER + "every IRET to ring 3 calls out",
+    "site forms: IRET's flags are lost": "a translation's IRET goes on to a callout of its own",
 }  # fmt: skip

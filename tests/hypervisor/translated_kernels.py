@@ -30,6 +30,7 @@ from tests.hypervisor.kernel_world import (
     descriptor,
 )
 from tests.hypervisor.test_translate import guest_of, in_ring_3
+from tests.hypervisor.translated_forms import FORM_KERNELS
 from tests.hypervisor.written_tables import GATE, TF, install, store, visit
 
 
@@ -208,6 +209,7 @@ TRANSLATED: Final[dict[str, Callable[[], KernelGuest]]] = {
     "behind a gate": behind_a_gate,
     "changes in a segment": changes_in_a_segment,
     "checked under a short stack": checked_under_a_short_stack,
+    **FORM_KERNELS,
     **{
         f"interrupts {shift} later": lambda shift=shift: written.interrupted(shift)  # type: ignore[misc]
         for shift in range(0, written.PERIOD, 16)
