@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import Access, Cpu
 from hypervisor import segments
@@ -186,6 +186,12 @@ class Descriptors:
     def source(self, selector: int) -> Segment | None:
         """The guest's descriptor behind a selector that the real CPU has loaded, or None."""
         return self._sources.get(key_of(selector))
+
+    def holds(self, register: Any) -> bool:
+        """Is what a segment register was loaded with there still? From now on it is traced."""
+        self.fill(register.selector)
+        now = Segment(register.attributes, register.base, register.limit)
+        return self.source(register.selector) == now
 
     def _read(self, key: int) -> tuple[int, ...] | None:
         """The guest's descriptor as it is now."""

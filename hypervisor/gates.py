@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from emulator.core import EFLAGS_IF
+from emulator.core import EFLAGS_IF, Access
 from hypervisor import segments
 from hypervisor.monitor import IDT, TSS
 from hypervisor.world import EFLAGS_IOPL, USER
@@ -34,6 +34,7 @@ REAL_KERNEL_STACK: Final = TSS + 12  #: ESP1, then SS1
 TSS_LEAST: Final = TSS_KERNEL_STACK + 6
 SYSTEM_TYPE: Final = 0x1F
 TSS32: Final = (0x9, 0xB)
+READ: Final = int(Access.READ)
 FIRST_FREE_VECTOR: Final = 32  #: those below are the processor's exceptions
 
 
@@ -46,6 +47,7 @@ class Gates:
         self._refused: set[int] = set()
         self._idt_pages: set[int] = set()
         self._tss_pages: set[int] = set()
+        self.stack = 0  #: the guest's selector that SS is loaded with
         #: Virtual IDTR and TR when the gates were made, and which guest pages they lead to.
         self._tables: tuple[int | None, ...] = ()
 
@@ -68,6 +70,8 @@ class Gates:
         shadow = technique.gate(self._vm, *gate)
         if shadow is None:
             return False
+        for place in (self._place(vector), state.tr.base + TSS_KERNEL_STACK & 0xFFFF_FFFF):
+            self._vm.cpu.walk(place, READ)  # the guest's INT would have set the accessed bits
         self._vm.monitor.write(IDT + vector * 8, PAIR.pack(*shadow))
         self._open[vector] = gate
         self._intercept(vector, on=False)
@@ -137,6 +141,7 @@ class Gates:
         pointer, selector = struct.unpack("<IH", data)
         if selector & 3:
             return False  # #TS, but not in ring 1
+        self.stack = selector
         stack = selector | segments.KERNEL_RING if selector else 0
         vm.monitor.write(REAL_KERNEL_STACK, struct.pack("<II", pointer, stack))
         for page in filter(None, pages):

@@ -230,7 +230,9 @@ class Translate(Technique):
         assert site is not None
         vm.count(site.name)
         if site.row is None or site.row.privilege == "cpl0":
-            self.translator.lose_aliases()  # CR3 loads and INVLPG are among these
+            self.translator.flushed()  # CR3 loads and INVLPG are among these
+        if not self._cache.unit_at(vm.record.eip).active:
+            return vm.interpret(site.name)  # its code is not there any more
         emulate = EMULATED.get(site.name)
         if emulate is not None and site.row is not None and not place.lost and vm.in_kernel:
             end = vm.record.eip + INT_LENGTH

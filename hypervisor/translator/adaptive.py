@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_FAULTS: Final = 8
 ALIAS: Final = struct.Struct("<4I")
+_KIND: Final = segments.UNUSABLE | segments.CODE | segments.EXPAND_DOWN | segments.WRITABLE
 NO_ALIAS: Final = ALIAS.pack(FLAT_LIMIT, 0, 0, 0)  #: equal to no aligned page
 
 
@@ -109,9 +110,11 @@ class Adaptive:
         if not isinstance(to, Memory):
             return None
         register = vm.cpu.state.seg[to.effective_segment]
-        kind = register.attributes & (segments.UNUSABLE | segments.CODE | segments.EXPAND_DOWN)
+        kind = register.attributes & _KIND != segments.WRITABLE
         if kind or register.base or register.limit != FLAT_LIMIT:
             return None
+        if not vm.descriptors.holds(register):
+            return None  # nobody would say when it is loaded with something else
         is_stack = to.effective_segment == segments.SS
         selector: int = register.selector
         return selector | segments.KERNEL_RING if is_stack else selector
@@ -127,10 +130,10 @@ class Adaptive:
         self.reverted += 1
         self._cache.drop(unit)
 
-    def clear(self) -> bool:
-        """No store may write to a table by itself; False if none might."""
+    def clear(self) -> None:
+        """No store may write to a table by itself."""
         if not self._aliases:
-            return False
+            return
         for number in self._aliases:
             self._vm.monitor.write(stores.alias_address(number), NO_ALIAS)
             for base in (layout.WINDOWS, layout.SHADOWS):
@@ -138,7 +141,6 @@ class Adaptive:
             self._invalidate(number)
         self._aliases.clear()
         self._vm.paging.refresh_unreported()
-        return True
 
     def forget(self) -> None:
         """The guest is another one now."""

@@ -109,10 +109,7 @@ class TranslatorArea(VcpuArea):
         """Would loading its selector again change nothing?"""
         if register.selector < NULL_SELECTORS:
             return bool(register.attributes & segments.UNUSABLE)
-        descriptors = self._vm.descriptors
-        descriptors.fill(register.selector)
-        now = Segment(register.attributes, register.base, register.limit)
-        return descriptors.source(register.selector) == now
+        return self._vm.descriptors.holds(register)
 
     # -- and back ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import ffi
 from hypervisor.emulate import DR7_ENABLED, EFLAGS_RF, EFLAGS_TF
-from hypervisor.segments import BIG, CS, EXPAND_DOWN, KERNEL_RING, SS
+from hypervisor.segments import BIG, CS, EXPAND_DOWN, KERNEL_RING, SS, Segment
 from hypervisor.translator import layout
 from hypervisor.translator.adaptive import Adaptive
 from hypervisor.translator.area import TranslatorArea
@@ -53,15 +53,18 @@ class Translator:
         self.area = TranslatorArea(vm, self.cache, user=user)
         self.coherence = Coherence(vm, self.cache)
         self.adaptive = Adaptive(vm, self.cache)
-        vm.paging.on_tables = self.lose_aliases
+        vm.paging.on_tables = self.adaptive.clear
         self.regions = Regions(vm, self.cache)
         self.area.regions = self.regions if link_back else None
         self.space = self.cache.space(Context(False, 0, 0, 0))
         self._gates: dict[int, Unit] = {}  #: by EIP of the handler
+        vm.world.on_change.append(self._check_gates)
         self.cache.on_lost_gate = lambda: vm.gates.close()
+        #: The stack that gates lead to, as it was when one was made.
+        self._gate_stack: tuple[int, Segment | None] = 0, None
         self.waiting: Link | None = None  #: wants to lead to the unit that is entered next
         self._registers = ffi.buffer(vm.cpu.state)
-        self._controls = 0, 0, 0
+        self._controls: tuple[int, ...] = ()  #: CR0, CR3 and CR4, as code was mapped by last
         self.lookups = 0  #: of units, by EIP
         self._reserve_segments()
 
@@ -86,17 +89,31 @@ class Translator:
         self.regions.written(page)
         self.coherence.written(page)
         self._check_mapping()
+        self._check_gates()
         self.area.forget()
 
-    def lose_aliases(self) -> None:
-        """Stores to page tables are reported again. Some may not have been: code may have moved."""
-        if self.adaptive.clear():
-            self._check_mapping()
+    def flushed(self) -> None:
+        """INVLPG, or a load of CR3: what was stored to page tables counts from now on.
+
+        Nobody may have been told: stores through aliases are not reported, and a table that no
+        shadow was ever made of is not traced, though code may be mapped by it.
+        """
+        self.adaptive.clear()
+        self._check_mapping()
 
     def _check_mapping(self) -> None:
         """What linear addresses mean may have changed."""
         self.coherence.check()
         self.regions.check()
+
+    def _stack_of_gates(self) -> tuple[int, Segment | None]:
+        selector = self._vm.gates.stack
+        return selector, self._vm.descriptors.source(selector)
+
+    def _check_gates(self) -> None:
+        """No gate may lead to a stack that translations cannot use."""
+        if self._vm.gates and self._stack_of_gates() != self._gate_stack:
+            self._vm.gates.close()
 
     def _check_controls(self) -> None:
         """Code may be elsewhere after a change of CR0, CR3 or CR4."""
@@ -122,7 +139,9 @@ class Translator:
         """Have the virtual CPU's EIP translated; False if it cannot be."""
         state = self._vm.cpu.state
         if not self._can_translate(state):
-            self.lose_aliases()
+            # What is interpreted may flush: whoever comes next, by a gate as well, has to look.
+            self._controls = ()
+            self._vm.gates.close()
             return False
         waiting, self.waiting = self.waiting, None
         code = state.seg[CS]
@@ -184,10 +203,17 @@ class Translator:
 
     def gate(self, low: int, high: int) -> tuple[int, int] | None:
         """What leads a pass-through gate to its handler's translation; None if it cannot be."""
+        self._check_controls()
         selector, eip = low >> 16 & ~USER, high & 0xFFFF_0000 | low & 0xFFFF
         code = self._vm.descriptors.source(selector)
         context = self.space.context
         if code is None or context != Context(False, selector, code.base, code.limit):
+            return None
+        if eip > code.limit:
+            return None  # then the INT itself faults
+        self._vm.descriptors.fill(self._vm.gates.stack)
+        self._gate_stack = _, stack = self._stack_of_gates()
+        if stack is None or not stack.attributes & BIG or not reaches_all(stack):
             return None
         unit = self._gates.get(eip)
         if unit is None or not unit.start:

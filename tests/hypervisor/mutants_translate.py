@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from hypervisor.descriptors import Descriptors
 from hypervisor.outcome import Outcome
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator import area, layout
@@ -104,7 +105,9 @@ _TECHNIQUE: Final = [
          edit(_T._check_faulted, "record.vector == PAGE_FAULT and vm.fill_shadow(record)",
           "False")),
         ("CR3 loads and INVLPG leave aliases",
-         edit(_T._call_out, "self.translator.lose_aliases()", "pass")),
+         edit(_T._call_out, "self.translator.flushed()", "pass")),
+        ("a sleeper goes on",
+         edit(_T._call_out, "not self._cache.unit_at(vm.record.eip).active", "False")),
         ("sites are emulated though registers are lost",
          edit(_T._call_out, "not place.lost and ", "")),
         ("ring 3's sites are emulated", edit(_T._call_out, " and vm.in_kernel", "")),
@@ -174,7 +177,7 @@ _AREA: Final = [
         ("null selectors are loaded as they stand",
          edit(_A._is_loaded, "register.selector < NULL_SELECTORS", "False")),
         ("GS's descriptor is not filled",
-         edit(_A._is_loaded, "descriptors.fill(register.selector)", "pass")),
+         edit(Descriptors.holds, "self.fill(register.selector)", "pass")),
         ("the kernel's CS is the gate's", edit(_A._leave_cache,
          "code.selector & USER == USER", "False")),
         ("an exchange is not ended", edit(_A._leave_cache, "place.gate", "False")),
@@ -249,6 +252,8 @@ _ADAPTIVE: Final = _rows(
     ("a segment with a base is flat", edit(_D._flat_selector, "register.base or ", "")),
     ("a segment that ends is flat",
      edit(_D._flat_selector, " or register.limit != FLAT_LIMIT", "")),
+    ("nobody knows of a flat selector",
+     edit(_D._flat_selector, "not vm.descriptors.holds(register)", "False")),
     ("SS has the guest's RPL",
      edit(_D._flat_selector, "if is_stack else selector", "if False else selector"),
      _FASTER + "stores through SS fault"),
@@ -312,8 +317,10 @@ _ENGINE: Final = _rows(
     ("a store leaves units", edit(_E.written, "self.coherence.written(page)", "pass")),
     ("a store to a table leaves code", edit(_E.written, "self._check_mapping()", "pass")),
     ("a store to a table of descriptors leaves GS", edit(_E.written, "self.area.forget()", "pass")),
-    ("lost aliases leave code", edit(_E.lose_aliases, "self._check_mapping()", "pass")),
-    ("aliases are not lost", value(_E, "lose_aliases", _nothing)),
+    ("a flush leaves code", edit(_E.flushed, "self._check_mapping()", "pass")),
+    ("a flush leaves aliases", edit(_E.flushed, "self.adaptive.clear()", "pass")),
+    ("a change of tables leaves aliases",
+     edit(_E.__init__, "vm.paging.on_tables = self.adaptive.clear", "pass")),
     ("a change of mapping leaves units", edit(_E._check_mapping, "self.coherence.check()", "pass")),
     ("a change of mapping leaves regions", edit(_E._check_mapping, "self.regions.check()", "pass")),
     ("control registers are not looked at", value(_E, "_check_controls", _nothing)),
@@ -326,7 +333,15 @@ _ENGINE: Final = _rows(
     ("another guest has these regions", edit(_E.forget, "self.regions.clear()", "pass")),
     ("another guest has these adaptive stores", edit(_E.forget, "self.adaptive.forget()", "pass")),
     ("another guest has this GS", edit(_E.forget, "self.area.forget()", "pass")),
-    ("what is interpreted leaves aliases", edit(_E.prepare, "self.lose_aliases()", "pass")),
+    ("what is interpreted flushes nothing", edit(_E.prepare, "self._controls = ()", "pass")),
+    ("what is interpreted leaves gates", edit(_E.prepare, "self._vm.gates.close()", "pass")),
+    ("a gate does not look at control registers", edit(_E.gate, "self._check_controls()", "pass")),
+    ("gates lead beyond CS", edit(_E.gate, "eip > code.limit", "False")),
+    ("gates lead to any stack", edit(_E.gate,
+     "stack is None or not stack.attributes & BIG or not reaches_all(stack)", "False")),
+    ("a store leaves gates", edit(_E.written, "self._check_gates()", "pass")),
+    ("gates are not looked at",
+     edit(_E.__init__, "vm.world.on_change.append(self._check_gates)", "pass")),
     ("contexts are one", edit(_E.prepare, "context != self.space.context", "False")),
     ("another context has these regions", edit(_E.prepare, "self.regions.clear()", "pass")),
     ("adaptive stores are not prepared", edit(_E.prepare, "self.adaptive.before_entry()", "pass"),

@@ -262,6 +262,8 @@ _BUILDER: Final = _rows(
     ("adaptive stores are as before",
      edit(_B._Build._translate, "eip in self._adaptive and ", "False and "),
      _FASTER + "they fault"),
+    ("ring 3 has adaptive stores",
+     edit(_B._Build.__init__, "frozenset() if context.user else adaptive", "adaptive")),
     ("any store is adaptive", edit(_B._Build._translate, " and can_adapt(instruction)", ""),
      "none is asked for that cannot be"),
 )  # fmt: skip

@@ -43,6 +43,39 @@ SURVIVORS: Final[dict[str, str]] = {
     "coherence: a page that mixes is not known to": _FASTER + "the page is traced again",
     "coherence: CS has no base":
         _FASTER + "what is compared then differs, and the unit is made anew",
+    "translate: a check compares through any stack":
+        "with a stack that has a base, no unit that checks itself is entered",
+    "coherence: the second page is not compared":
+        _FASTER + "what lies in two pages is made anew",
+    "adaptive: pages of code have aliases":
+        "a table with units is traced for them, and gets none, or they check themselves",
+    "adaptive: the monitor's own table has an alias":
+        "segments end below it, so that no store there is a page fault",
+    "adaptive: pages are unreported for good":
+        _FASTER + "tables are read again where entries are made",
+    "adaptive: another guest has these aliases":
+        "the shadows have gone by then, and every alias with the first of them",
+    "cache: sleepers are known by their EIP":
+        _FASTER + "one that wakes must have the pages, else the unit is made anew",
+    "cache: links of sleepers lead on": "no unit that sleeps is run",
+    "engine: another guest has these adaptive stores":
+        _FASTER + "its stores look for aliases from the start",
+    "engine: another context has these regions":
+        _FASTER + "what is safe in place is so under every flat CS, and no other is led there",
+    "engine: a link waits for another EIP": "the guest goes on where it has left the cache for",
+    "engine: code is translated while RF is set":
+        "RF matters to breakpoints alone, and a guest that has any is not translated",
+    "linkback: branches of 16 bits run in place":
+        _FASTER + "the processor cuts their targets, and so does the decoder",
+    "stores: 16-bit addresses can be adaptive": "LEA works such an offset out as the store does",
+    "stores: flags of what computes are restored":
+        _FASTER + "the store sets all of them",
+    "stores: a store's EIP is behind it": "no step before the store can fault",
+    "builder: CS does not end before an EIP":
+        "an EIP is one byte behind the end at most, and then no byte is left to translate",
+    "builder: the next page is not looked at":
+        _FASTER + "an instruction that lies across two pages is interpreted",
+    "builder: units go on": _FASTER + "nothing comes to what is translated behind a jump",
     **{f"forms: {body} as it stands": _TRAPS for body in _PRIVILEGED},
     "forms: SS is loaded":
         _FASTER + "ring 1 can load no SS of RPL 0 or 3, and the others call out",

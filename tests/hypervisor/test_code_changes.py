@@ -57,6 +57,8 @@ WAYS: Final[dict[str, tuple[Callable[[], Technique], dict[str, int]]]] = {
     "adaptive": (Translate, {"MOST_FAULTS": 1}),
     "mixed": (Translate, {"MOST_STORES": 1}),
     "link back": (partial(Translate, link_back=True), {"MOST_STORES": 2}),
+    "link back, tiny": (partial(Translate, link_back=True, cache_bytes=LEAST_BYTES), {}),
+    "link back, user": (partial(Translate, link_back=True, user=True), {"MOST_STORES": 2}),
     "user": (partial(Translate, user=True), {}),
     "all": (
         partial(Translate, user=True, cache_bytes=LEAST_BYTES),

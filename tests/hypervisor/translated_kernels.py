@@ -30,7 +30,11 @@ from tests.hypervisor.kernel_world import (
     descriptor,
 )
 from tests.hypervisor.test_translate import guest_of, in_ring_3
+from tests.hypervisor.translated_cache import CACHE_KERNELS
+from tests.hypervisor.translated_code import CODE_KERNELS
 from tests.hypervisor.translated_forms import FORM_KERNELS
+from tests.hypervisor.translated_gates import GATE_KERNELS
+from tests.hypervisor.translated_stores import STORE_KERNELS
 from tests.hypervisor.written_tables import GATE, TF, install, store, visit
 
 
@@ -210,6 +214,10 @@ TRANSLATED: Final[dict[str, Callable[[], KernelGuest]]] = {
     "changes in a segment": changes_in_a_segment,
     "checked under a short stack": checked_under_a_short_stack,
     **FORM_KERNELS,
+    **GATE_KERNELS,
+    **CODE_KERNELS,
+    **CACHE_KERNELS,
+    **STORE_KERNELS,
     **{
         f"interrupts {shift} later": lambda shift=shift: written.interrupted(shift)  # type: ignore[misc]
         for shift in range(0, written.PERIOD, 16)
