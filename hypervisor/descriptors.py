@@ -188,8 +188,7 @@ class Descriptors:
         return self._sources.get(key_of(selector))
 
     def holds(self, register: Any) -> bool:
-        """Is what a segment register was loaded with there still? From now on it is traced."""
-        self.fill(register.selector)
+        """Is what a segment register was loaded with there still, and traced?"""
         now = Segment(register.attributes, register.base, register.limit)
         return self.source(register.selector) == now
 

@@ -109,7 +109,9 @@ class TranslatorArea(VcpuArea):
         """Would loading its selector again change nothing?"""
         if register.selector < NULL_SELECTORS:
             return bool(register.attributes & segments.UNUSABLE)
-        return self._vm.descriptors.holds(register)
+        descriptors = self._vm.descriptors
+        descriptors.fill(register.selector)
+        return descriptors.holds(register)
 
     # -- and back ----------------------------------------------------------------------------------
 

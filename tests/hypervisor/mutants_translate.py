@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from hypervisor.descriptors import Descriptors
 from hypervisor.outcome import Outcome
 from hypervisor.techniques.translate import Translate
 from hypervisor.translator import area, layout
@@ -177,7 +176,7 @@ _AREA: Final = [
         ("null selectors are loaded as they stand",
          edit(_A._is_loaded, "register.selector < NULL_SELECTORS", "False")),
         ("GS's descriptor is not filled",
-         edit(Descriptors.holds, "self.fill(register.selector)", "pass")),
+         edit(_A._is_loaded, "descriptors.fill(register.selector)", "pass")),
         ("the kernel's CS is the gate's", edit(_A._leave_cache,
          "code.selector & USER == USER", "False")),
         ("an exchange is not ended", edit(_A._leave_cache, "place.gate", "False")),

@@ -37,7 +37,7 @@ def targets_of_two_contexts() -> KernelGuest:
     base = 0x100
     other = store(GDT + SPARE, descriptor(base, 0xFFFFF, 0x9B))
     code = (
-        "jmp .begin\n.same: add eax, 7\nret\nnop\ntimes 252 nop\n"
+        "jmp .begin\n.same: add eax, 7\nret\ntimes 252 nop\n"
         ".adds: add eax, 5\nret\n.begin: mov ebx, .same\n"
     )
     calls = "mov eax, 0\ncall ebx\ncall ebx\ncall ebx\n"
@@ -111,11 +111,12 @@ def sti_at_a_target() -> KernelGuest:
         )
         for n, byte in enumerate(code)
     ]  # fmt: skip
-    loop = (
-        f"mov esi, 200\n.more: mov ebx, {first}\ncall ebx\nmov ebx, {second}\ncall ebx\n"
-        "dec esi\njnz .more"
-    )
-    return guest_of("\n".join((*codes, *timer_writes(2, 2), loop)))
+    loops = [
+        "mov esi, 30\nsti\nnop\ncli\n" + "nop\n" * shift
+        + f".more: mov ebx, {first}\ncall ebx\nmov ebx, {second}\ncall ebx\ndec esi\njnz .more"
+        for shift in range(0, 40, 2)
+    ]  # fmt: skip
+    return guest_of("\n".join((*codes, *timer_writes(2, 2))), *loops)
 
 
 # -- What runs in place ----------------------------------------------------------------------------

@@ -114,10 +114,13 @@ def far_into_a_unit() -> KernelGuest:
         f"mov [ebp + 4], esp\nadd ebp, 8\nmov esp, {STACK_TOP}"
         for value in (4, 0, 8, 0xC300)
     )
-    lasts = f"jmp .over\n.last: jmp {end - 4}\n.over: mov ebp, {DATA + 0x80}\n{calls}"
+    lasts = [
+        f"jmp .over\n.last: jmp {end - 4}\n.over: mov ebp, {DATA + 0x80 + 32 * n}\n{calls}"
+        for n in range(3)
+    ]
     return guest_of(
         prepare(), f"{THERE}\n{code}\n{changes}\n{MIX}\n{changes}",
-        f"{last}\n{lasts}", f"{across}\n{lasts}", f"{last}\n{lasts}",
+        f"{last}\n{lasts[0]}", f"{across}\n{lasts[1]}", f"{last}\n{lasts[2]}",
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def to_another_segment() -> KernelGuest:
     base = 0x100
     other = store(GDT + SPARE, descriptor(base, 0xFFFFF, 0x9B))
     handler = (
-        "jmp .begin\n.same: add eax, 7\nret\nnop\ntimes 252 nop\n"
+        "jmp .begin\n.same: add eax, 7\nret\ntimes 252 nop\n"
         ".adds: add eax, 5\nmov ecx, cs\nadd eax, ecx\niret\n.begin: mov eax, 0\ncall .same"
     )
     gate = install(f".adds - {base}", 0xEF, GATE, SPARE)

@@ -203,6 +203,28 @@ def of_several_uses() -> KernelGuest:
     )
 
 
+def of_two_rights() -> KernelGuest:
+    """One directory has the table twice, with other rights: it has two shadows."""
+    again = f"mov dword [{DIRECTORIES[0] + 16}], {LOW_TABLES[0] | 5}"
+    look = f"mov eax, [{SLOTS + 0x60000}]\nmov eax, [{4 * ALIAS + SLOTS + 0x60000}]"
+    return guest_of(f"{again}\n{enable(0)}\n{look}\n{routine()}\n{WARM}\n{look}\n{WARM}")
+
+
+def when_the_segment_is_another_by_then() -> KernelGuest:
+    """A store to code in a table, by which nothing is translated under this stack any more: when
+    something is again, DS is one that nothing can be stored by."""
+    at, base = LOW_TABLES[0] + 0xC00, 0x1000
+    spare = store(GDT + SPARE, descriptor(base, 0xFFFFF, 0x93))
+    code = store(GDT + CALL_GATE, descriptor(0, 0xFFFFF, 0x9B))
+    under = f"mov eax, {SPARE}\nmov ss, ax\nmov esp, {STACK_TOP - base}"
+    back = f"mov ecx, {KDATA}\nmov ss, cx\nmov esp, {STACK_TOP}"
+    to_code = f"mov ecx, {CALL_GATE}\nmov ds, cx"
+    return guest_of(
+        f"{code}\n{spare}\nmov dword [{at}], 0x00C30204\n{enable(0)}\n{call(at, 0)}\n{under}\n"
+        f"{routine()}\n{put(at, 0x00C30404)}\n{to_code}\n{back}\n{put(UNUSED, 2)}"
+    )
+
+
 def code_that_moves() -> KernelGuest:
     """Entries of code's pages, which have no shadow, change unseen; then somebody flushes."""
     small = f"mov ax, {SPARE}\nmov ss, ax\nmov esp, 0x800"
@@ -299,6 +321,8 @@ STORE_KERNELS: Final[dict[str, Callable[[], KernelGuest]]] = {
     "stores of 16 bits": of_16_bits,
     "stores through GS by now": through_gs_by_now,
     "stores to tables of several uses": of_several_uses,
+    "stores to a table of two rights": of_two_rights,
+    "stores by what is code by then": when_the_segment_is_another_by_then,
     "stores that move code": code_that_moves,
     "stores to code in a table": to_code_in_a_table,
     "stores by another table's segment": lambda: of_another_table(False),
