@@ -232,8 +232,7 @@ _D: Final = Adaptive
 _ADAPTIVE: Final = _rows(
     "adaptive",
     ("stores are never adaptive", value(_D, "faulted", _nothing), _FASTER + "stores fault"),
-    ("every store is adaptive", value(_D, "_can_adapt", lambda self, eip: True),
-     "the builder looks at the instruction, too"),
+    ("every store is adaptive", value(_D, "_can_adapt", lambda self, eip: True)),
     ("a unit is not made anew", edit(_D.faulted, "self._outdated = unit", "pass"),
      _FASTER + "its store goes on to fault"),
     ("aliases are never made", value(_D, "_alias", _nothing), _FASTER + "stores fault"),

@@ -264,8 +264,7 @@ _BUILDER: Final = _rows(
      _FASTER + "they fault"),
     ("ring 3 has adaptive stores",
      edit(_B._Build.__init__, "frozenset() if context.user else adaptive", "adaptive")),
-    ("any store is adaptive", edit(_B._Build._translate, " and can_adapt(instruction)", ""),
-     "none is asked for that cannot be"),
+    ("any store is adaptive", edit(_B._Build._translate, " and can_adapt(instruction)", "")),
 )  # fmt: skip
 
 _LAYOUT: Final = _rows(
