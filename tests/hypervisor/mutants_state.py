@@ -186,7 +186,7 @@ def _segment(name: str, change: Change, survives: str = "") -> Mutant:
 
 
 _SEGMENTS: Final = [
-    _segment("DPL 0 stays", edit(segments.cut, "not attributes >> DPL_SHIFT & 3", "False")),
+    _segment("DPL 0 stays", edit(segments.cut, "not dpl(segment)", "False")),
     _segment("nothing is cut", edit(segments.cut, "base + limit < end", "True")),
     _segment("cut a byte late", edit(segments.cut, "room - 1)", "room)")),
     _segment("expand-down segments are not looked at",

@@ -61,7 +61,7 @@ WAYS: Final[dict[str, tuple[Callable[[], Technique], dict[str, int]]]] = {
     "link back, user": (partial(Translate, link_back=True, user=True), {"MOST_STORES": 2}),
     "user": (partial(Translate, user=True), {}),
     "all": (
-        partial(Translate, user=True, cache_bytes=LEAST_BYTES),
+        partial(Translate, user=True, cache_bytes=2 * PAGE),
         {"MOST_FAULTS": 1, "MOST_STORES": 1, "MOST_INSTRUCTIONS": 3},
     ),
     "patch --strict": (partial(Patch, strict=True), {}),

@@ -209,7 +209,7 @@ def test_what_is_read_of_patched_code(name: str, technique: str) -> None:
     by_default = technique == "patch"
     assert found is None or (by_default and why(HIDDEN_READS[name]).startswith(UNSCANNED))
     assert isinstance(patches._vm.technique, Patch)
-    assert patches._vm.technique.hidden > 0
+    assert found is not None or patches._vm.technique.hidden > 0
 
 
 def test_code_at_another_address_is_patched_when_it_is_come_to() -> None:
