@@ -75,6 +75,7 @@ class Descriptors:
         #: Code segments cannot be read through: what is behind `data_end` can only be executed.
         self.hides_code = False
         self.filled = 0  #: how often a descriptor was copied
+        self.on_filled: Callable[[], None] = lambda: None
         self._own: set[int] = set()  #: keys of the monitor's own descriptors
         self._sources: dict[int, Segment] = {}
         self._originals: dict[int, tuple[int, ...]] = {}  #: the same, as they were read
@@ -170,6 +171,7 @@ class Descriptors:
         self._sources[key], self._originals[key] = source, pair
         self._write(key, segments.encode(shadow))
         self.filled += 1
+        self.on_filled()
         return True
 
     def shadow(self, source: Segment) -> Segment | None:
@@ -191,6 +193,11 @@ class Descriptors:
         """Is what a segment register was loaded with there still, and traced?"""
         now = Segment(register.attributes, register.base, register.limit)
         return self.source(register.selector) == now
+
+    def agrees(self, register: Any) -> bool:
+        """Would the real CPU load a segment register with the same again, if with anything?"""
+        source = self.source(register.selector)
+        return source is None or source == (register.attributes, register.base, register.limit)
 
     def _read(self, key: int) -> tuple[int, ...] | None:
         """The guest's descriptor as it is now."""

@@ -108,9 +108,8 @@ def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
         return vm.interpret("traced store")
     if verdict is Verdict.BARRED:
         vm.count("barred access")
-        if vm.technique.barred(vm, record):
-            return RESUME
-        return vm.interpret("barred access")
+        again = vm.technique.barred(vm, record)
+        return RESUME if again else vm.interpret("barred access")
     vm.count("guest page fault")
     vm.event = Event(record.vector, error, record.linear)
     return REFLECT

@@ -242,9 +242,8 @@ class VirtualMachine(Machine):
             return reason
         if handler(self) is REFLECT:
             self.reflected += 1
-            event = self.event
-            self.cpu.state.cr2 = event.address
-            self.guest_mode.deliver(event.vector, EXCEPTION, event.error)
+            self.cpu.state.cr2 = self.event.address
+            self.guest_mode.deliver(self.event.vector, EXCEPTION, self.event.error)
         return DEADLINE
 
     def _interrupt(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hypervisor import segments
 from hypervisor.guest_memory import PAGE
@@ -32,6 +32,11 @@ _KIND: Final = segments.UNUSABLE | segments.CODE | segments.EXPAND_DOWN | segmen
 NO_ALIAS: Final = ALIAS.pack(FLAT_LIMIT, 0, 0, 0)  #: equal to no aligned page
 
 
+def _is_flat(register: Any) -> bool:
+    kind = register.attributes & _KIND
+    return bool(kind == segments.WRITABLE and not register.base and register.limit == FLAT_LIMIT)
+
+
 class Adaptive:
     """The adaptive stores of one virtual machine."""
 
@@ -43,6 +48,7 @@ class Adaptive:
         self.made = self.reverted = 0
         self._faults: Counter[int] = Counter()  #: by EIP of the store
         self._aliases: set[int] = set()
+        self._selectors: set[int] = set()  #: that stores with aliases may have in their segments
         self._wanted: tuple[int, int] | None = None  #: a store's EIP, and what it faulted at
         self._outdated: Unit | None = None  #: has a store that is adaptive by now
 
@@ -73,10 +79,19 @@ class Adaptive:
             if self._outdated.start:
                 self._cache.drop(self._outdated)
             self._outdated = None
+        if self._selectors and not self._hold():
+            self.clear()
         if self._wanted is not None:
             eip, linear = self._wanted
             self._wanted = None
             self._alias(eip, linear & -PAGE)
+
+    def _hold(self) -> bool:
+        """Are segments whose selectors aliases ask for what they were?"""
+        segments_now = self._vm.cpu.state.seg
+        return all(
+            _is_flat(register) for register in segments_now if register.selector in self._selectors
+        )
 
     def _alias(self, eip: int, linear: int) -> None:
         """Let stores like the one at an EIP write to the table at a linear address."""
@@ -98,6 +113,7 @@ class Adaptive:
         distances = [(to - layout.AREA - linear) & FLAT_LIMIT for to in (window, own)]
         vm.monitor.write(stores.alias_address(number), ALIAS.pack(linear, *distances, selector))
         self._aliases.add(number)
+        self._selectors |= {selector & ~segments.KERNEL_RING, selector}
         paging.unreported.add(page)
 
     def _flat_selector(self, eip: int) -> int | None:
@@ -110,11 +126,8 @@ class Adaptive:
         if not isinstance(to, Memory):
             return None
         register = vm.cpu.state.seg[to.effective_segment]
-        kind = register.attributes & _KIND != segments.WRITABLE
-        if kind or register.base or register.limit != FLAT_LIMIT:
+        if not _is_flat(register) or not vm.descriptors.agrees(register):
             return None
-        if not vm.descriptors.holds(register):
-            return None  # nobody would say when it is loaded with something else
         is_stack = to.effective_segment == segments.SS
         selector: int = register.selector
         return selector | segments.KERNEL_RING if is_stack else selector
@@ -140,6 +153,7 @@ class Adaptive:
                 self._vm.monitor.lend(base + number * PAGE, None)
             self._invalidate(number)
         self._aliases.clear()
+        self._selectors.clear()
         self._vm.paging.refresh_unreported()
 
     def forget(self) -> None:

@@ -53,7 +53,7 @@ class Translator:
         self.area = TranslatorArea(vm, self.cache, user=user)
         self.coherence = Coherence(vm, self.cache)
         self.adaptive = Adaptive(vm, self.cache)
-        vm.paging.on_tables = self.adaptive.clear
+        vm.paging.on_tables = vm.descriptors.on_filled = self.adaptive.clear
         self.regions = Regions(vm, self.cache)
         self.area.regions = self.regions if link_back else None
         self.space = self.cache.space(Context(False, 0, 0, 0))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hypervisor.outcome import Outcome
 from hypervisor.techniques.translate import Translate
-from hypervisor.translator import area, layout
+from hypervisor.translator import adaptive, area, layout
 from hypervisor.translator.adaptive import Adaptive
 from hypervisor.translator.area import TranslatorArea
 from hypervisor.translator.cache import Cache
@@ -244,14 +244,17 @@ _ADAPTIVE: Final = _rows(
     ("a window leads elsewhere",
      edit(_D._alias, "for to in (window, own)", "for to in (own, own)")),
     ("a page of no table is not told", edit(_D._alias, "paging.unreported.add(page)", "pass")),
-    ("any selector is flat", edit(_D._flat_selector,
-     "kind or register.base or register.limit != FLAT_LIMIT", "False")),
-    ("a segment of any kind is flat", edit(_D._flat_selector, "kind or ", "")),
-    ("a segment with a base is flat", edit(_D._flat_selector, "register.base or ", "")),
+    ("any selector is flat", edit(_D._flat_selector, "not _is_flat(register) or ", "")),
+    ("a segment of any kind is flat",
+     edit(adaptive._is_flat, "kind == segments.WRITABLE and ", "")),
+    ("a segment with a base is flat", edit(adaptive._is_flat, "not register.base and ", "")),
     ("a segment that ends is flat",
-     edit(_D._flat_selector, " or register.limit != FLAT_LIMIT", "")),
+     edit(adaptive._is_flat, " and register.limit == FLAT_LIMIT", "")),
     ("nobody knows of a flat selector",
-     edit(_D._flat_selector, "not vm.descriptors.holds(register)", "False")),
+     edit(_D._flat_selector, " or not vm.descriptors.agrees(register)", "")),
+    ("segments are not looked at again", value(_D, "_hold", lambda self: True)),
+    ("a descriptor that comes leaves aliases",
+     edit(Translator.__init__, "vm.descriptors.on_filled = ", "")),
     ("SS has the guest's RPL",
      edit(_D._flat_selector, "if is_stack else selector", "if False else selector"),
      _FASTER + "stores through SS fault"),
