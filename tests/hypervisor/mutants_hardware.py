@@ -135,7 +135,7 @@ MUTANTS: Final = [
     ),
     HardwareMutant(
         "exits: CR2 stays",
-        edit(_V._run_guest_to_exit, "self.cpu.state.cr2 = event.address", "pass"),
+        edit(_V._run_guest_to_exit, "self.cpu.state.cr2 = self.event.address", "pass"),
         "shadow: 0",
     ),
     HardwareMutant(

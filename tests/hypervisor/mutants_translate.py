@@ -321,7 +321,7 @@ _ENGINE: Final = _rows(
     ("a flush leaves code", edit(_E.flushed, "self._check_mapping()", "pass")),
     ("a flush leaves aliases", edit(_E.flushed, "self.adaptive.clear()", "pass")),
     ("a change of tables leaves aliases",
-     edit(_E.__init__, "vm.paging.on_tables = self.adaptive.clear", "pass")),
+     edit(_E.__init__, "vm.paging.on_tables = ", "")),
     ("a change of mapping leaves units", edit(_E._check_mapping, "self.coherence.check()", "pass")),
     ("a change of mapping leaves regions", edit(_E._check_mapping, "self.regions.check()", "pass")),
     ("control registers are not looked at", value(_E, "_check_controls", _nothing)),
