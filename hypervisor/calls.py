@@ -56,6 +56,7 @@ class Call(NamedTuple):
 
 
 def _arguments(count: int) -> Callable[[Sequence[int]], Iterable[int]]:
+    """What takes so many arguments from registers; a single item it would give bare, so a slice."""
     places = ARGUMENTS[:count]
     if count > 1:
         return itemgetter(*places)

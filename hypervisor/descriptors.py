@@ -196,8 +196,7 @@ class Descriptors:
 
     def agrees(self, register: Any) -> bool:
         """Would the real CPU load a segment register with the same again, if with anything?"""
-        source = self.source(register.selector)
-        return source is None or source == (register.attributes, register.base, register.limit)
+        return self.source(register.selector) is None or self.holds(register)
 
     def _read(self, key: int) -> tuple[int, ...] | None:
         """The guest's descriptor as it is now."""
