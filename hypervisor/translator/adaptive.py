@@ -79,15 +79,15 @@ class Adaptive:
             if self._outdated.start:
                 self._cache.drop(self._outdated)
             self._outdated = None
-        if self._selectors and not self._hold():
-            self.clear()
         if self._wanted is not None:
             eip, linear = self._wanted
             self._wanted = None
             self._alias(eip, linear & -PAGE)
+        if self._selectors and not self._hold():
+            self.clear()
 
     def _hold(self) -> bool:
-        """Are segments whose selectors aliases ask for what they were?"""
+        """Are all segments flat whose selectors aliases ask for?"""
         segments_now = self._vm.cpu.state.seg
         return all(
             _is_flat(register) for register in segments_now if register.selector in self._selectors
@@ -99,7 +99,7 @@ class Adaptive:
         machine = vm.cpu.translate(linear)
         frame = -1 if machine is None else machine >> 12
         page = vm.guest_page.get(frame)
-        selector = self._flat_selector(eip)
+        selector = self._selector(eip)
         if page is None or selector is None or self._cache.of_page.get(page):
             return
         shadow = paging.only_shadow(page)
@@ -116,8 +116,9 @@ class Adaptive:
         self._selectors |= {selector & ~segments.KERNEL_RING, selector}
         paging.unreported.add(page)
 
-    def _flat_selector(self, eip: int) -> int | None:
-        """What the real CPU has in the segment register that a store uses, if that is flat."""
+    def _selector(self, eip: int) -> int | None:
+        """What the real CPU has in the segment register that a store uses, if no other segment
+        can be loaded by it."""
         vm = self._vm
         try:
             to = decode(self._instruction(eip), eip).operands[0]
@@ -126,7 +127,7 @@ class Adaptive:
         if not isinstance(to, Memory):
             return None
         register = vm.cpu.state.seg[to.effective_segment]
-        if not _is_flat(register) or not vm.descriptors.agrees(register):
+        if not vm.descriptors.agrees(register):
             return None
         is_stack = to.effective_segment == segments.SS
         selector: int = register.selector

@@ -85,7 +85,6 @@ class Translator:
 
     def written(self, page: int) -> None:
         """A traced guest page has been written to."""
-        self.adaptive.clear()
         self.regions.written(page)
         self.coherence.written(page)
         self._check_mapping()

@@ -299,6 +299,72 @@ def _reloaded(base: int, access: int) -> KernelGuest:
     )
 
 
+def _both(middle: str = "") -> str:
+    """A routine with two adaptive stores, through ES and FS, and no exit between them; flat first,
+    until it has been called often enough."""
+    code = f"mov [es:ebx], eax\n{middle}mov [fs:ebx + 4], ebp"
+    return f"mov edx, {KDATA}\nmov esi, edx\nmov ebp, 6\n{routine(code)}\n{WARM}"
+
+
+def one_selector_of_two(base: int, access: int) -> KernelGuest:
+    """ES is flat, and FS is not, though they have one selector: the GDT has changed between."""
+    flat, other = (
+        store(GDT + SPARE, descriptor(b, 0xFFFFF, kind)) for b, kind in ((0, 0x93), (base, access))
+    )
+    again = put(UNUSED, 4)
+    return guest_of(
+        f"{enable(0)}\nmov eax, {KDATA}\nmov fs, ax\n{_both()}\n{other}\nmov eax, {SPARE}\n"
+        f"mov fs, ax\n{flat}\nmov es, ax\n{again}\n{again}\n{again}"
+    )
+
+
+def one_selector_of_late(middle: str) -> KernelGuest:
+    """ES is flat, and FS is loaded between the stores by the same selector, which is another
+    segment's by now."""
+    flat, other = (store(GDT + SPARE, descriptor(b, 0xFFFFF, 0x93)) for b in (0, 0x20000))
+    again = f"mov eax, {KDATA}\nmov fs, ax\n{put(UNUSED, 4)}"
+    return guest_of(
+        f"{enable(0)}\n{flat}\nmov eax, {KDATA}\nmov fs, ax\n{_both(middle)}\n"
+        f"mov edx, {SPARE}\nmov es, dx\n{other}\n{again}\n{again}\n{again}"
+    )
+
+
+#: A table that is mapped at a page like others, and what is mapped there later.
+SEEN, VIEWED, LATER = SLOTS + 0x20000, 0x150000, SECOND
+
+
+def of_a_table_that_moves(*flushes: str) -> KernelGuest:
+    """A table's own linear page becomes another one's, by an entry that nobody sees changed."""
+    under = f"mov dword [{DIRECTORIES[0] + 8}], {VIEWED | 7}\nmov dword [{VIEWED}], {FRAMES | 7}"
+    warm = "\n".join(put(SEEN + 4 * n, 2 * n) for n in range(2, ENOUGH))
+    others = "\n".join(put(UNUSED + 4 * n, 2 * n) for n in range(2, ENOUGH))
+    steps = "\n".join(
+        f"{put(UNUSED, VIEWED | 7)}\n{flush}\n{warm}\n{others}\n{warm}\n"
+        f"{put(UNUSED, LATER | 7)}\n{flush}\n{put(SEEN + 8, 6)}"
+        for flush in flushes
+    )
+    return guest_of(f"{under}\n{enable(0)}\nmov eax, [{2 * ALIAS}]\n{routine()}\n{steps}")
+
+
+def in_another_space() -> KernelGuest:
+    """A table's linear page is another one's in an address space that is entered while nothing is
+    translated."""
+    tables = "\n".join((
+        f"mov dword [{DIRECTORIES[0] + 8}], {VIEWED | 7}", f"mov dword [{VIEWED}], {FRAMES | 7}",
+        f"mov dword [{UNUSED}], {VIEWED | 7}", f"mov dword [{entry_of(1, SEEN)}], {LATER | 7}",
+        store(GDT + SPARE, descriptor(DATA, 0xFFFFF, 0x93, 8)),
+    ))  # fmt: skip
+    warm = "\n".join(put(SEEN + 4 * n, 2 * n) for n in range(2, ENOUGH))
+    enter = [f"mov eax, {directory}\nmov cr3, eax" for directory in DIRECTORIES[:2]]
+    small = f"mov ax, {SPARE}\nmov ss, ax\nmov esp, 0x800"
+    large = f"mov ax, {KDATA}\nmov ss, ax\nmov esp, {STACK_TOP}"
+    use = put(SEEN + 8, 6)
+    return guest_of(
+        f"{tables}\n{enable(0)}\nmov eax, [{2 * ALIAS}]\n{routine()}\n{enter[1]}\n{use}\n"
+        f"{enter[0]}\n{warm}\n{small}\n{enter[1]}\n{large}\n{use}"
+    )
+
+
 KINDS_OF_STORES: Final = (
     "mov [ebx], eax", "mov [ebx], edx", "mov [ebx], ecx", "mov [ebx + ecx * 4 - 0x88888888], eax",
     "mov dword [ebx], 0x1234", "add [ebx], eax", "or [ebx], edx", "xor [ebx], ecx",
@@ -330,4 +396,14 @@ STORE_KERNELS: Final[dict[str, Callable[[], KernelGuest]]] = {
     "stores of both rings": of_both_rings,
     "stores by a segment that has moved": lambda: _reloaded(0x20000, 0x93),
     "stores by a segment that is read-only by now": lambda: _reloaded(0, 0x91),
+    "stores by one selector, one with a base": lambda: one_selector_of_two(0x20000, 0x93),
+    "stores by one selector, one read-only": lambda: one_selector_of_two(0, 0x91),
+    "stores by one selector, one loaded": lambda: one_selector_of_late("mov fs, dx\n"),
+    "stores by one selector, one after the other": lambda: one_selector_of_late(
+        "mov es, si\nmov fs, dx\n"
+    ),
+    "stores to a table that moves": lambda: of_a_table_that_moves(
+        f"invlpg [{SEEN}]", "mov eax, cr3\nmov cr3, eax"
+    ),
+    "stores in another space": in_another_space,
 }
