@@ -60,6 +60,7 @@ class Monitor:
     def map(self, start: int, size: int, *, writable: bool, user: bool = False) -> None:
         """Put zeroed pages there. writable: even by ring 1, where its segments reach; user: in
         reach of ring 3's, too."""
+        assert start >= MONITOR, f"{start:#x} lies below the monitor area"
         for linear in range(start, start + size, PAGE):
             self._frames[linear] = self._host.allocate_zeroed()
             if user:

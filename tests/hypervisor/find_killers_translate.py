@@ -1,6 +1,6 @@
 """Find killers of the translator's mutants: python -m tests.hypervisor.find_killers_translate
 
-With the options of find_killers.py: --new --write for those of undecided_translate.txt. Read
+With the options of find_killers.py: --new --write for those that have none. Read
 killers_translate.py for what a killer is.
 """
 

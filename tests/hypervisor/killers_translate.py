@@ -7,7 +7,8 @@
     unruly 17, unruly user 17   arbitrary bytes (test_fuzz.py)
     guest selfmod          a guest of the manifest
     hostile 17             an attack (test_isolation.py)
-    restored plain         a machine becomes another one, both following code in that way
+    restored plain         a machine becomes another one, both following code in that way; or, by
+                           the name of a pair of translated_cache.py, one that is within a loop
 
 In place of a number there may be the name of a kernel: one of written_kernels.py, or of
 translated_kernels.py. killers_translate.txt names one killer for each mutant. Read killers.py for
@@ -33,14 +34,16 @@ from tests.hypervisor.killers import Killer, bounded
 from tests.hypervisor.test_code_changes import OWNERS, WAYS, differs, random_changes
 from tests.hypervisor.test_differential import LEAKS, natively, storm, storm_guest, unmodified
 from tests.hypervisor.test_fuzz import TICKS, draw, translate_all
+from tests.hypervisor.translated_cache import RESTORED
 from tests.hypervisor.translated_kernels import TRANSLATED
 from tests.hypervisor.twins import run_twins
 from tests.hypervisor.written_kernels import KERNELS, written_kernel
 
 USER: Final = "translate --user"
 #: Kernels whose steps lie at the same addresses, and a tick at which the second runs them.
-RESTORED: Final = (1, 4)
-RESTORED_AT: Final = 150
+CHANGING: Final = (1, 4)
+CHANGING_AT: Final = 150
+IN_THE_LOOP: Final = 1000  #: a tick at which kernels with a long loop are within it
 GUESTS: Final = ("selfmod", "rings", "paging", "hello", "kprobe_popf", "kprobe_pushf")
 #: How many of each kind are tried, after all that have a name.
 REACH: Final = {
@@ -63,7 +66,7 @@ def everything(most: int = 1 << 30) -> Iterator[Killer]:
     yield from (Killer("guest", name) for name in GUESTS)
     for kind in ("kernel", "user", "link back", "mixed", "adaptive"):
         yield from (Killer(kind, name) for name in TRANSLATED)
-    yield from (Killer("restored", way) for way in WAYS)
+    yield from (Killer("restored", way) for way in (*WAYS, *RESTORED))
     counts = {kind: min(count, most) for kind, count in REACH.items()}
     for number in range(max(counts.values())):
         yield from (Killer(kind, f"{number}") for kind, count in counts.items() if number < count)
@@ -156,15 +159,23 @@ def _unruly(number: int, *, user: bool) -> str:
     return str(run_twins(draw(number), technique, TICKS, timer=number % 3 == 0) or "")
 
 
-def _restored(way: str) -> str:
+def _pair(which: str) -> tuple[str, list[KernelGuest], int]:
+    """How two kernels are followed, they themselves, and when the second is saved."""
+    if which in WAYS:
+        return which, [random_changes(seed) for seed in CHANGING], CHANGING_AT
+    way, *makers = RESTORED[which]
+    return way, [make() for make in makers], IN_THE_LOOP
+
+
+def _restored(which: str) -> str:
     """Whether a machine that becomes another one forgets what it has made for the first."""
+    way, kernels, at = _pair(which)
     technique, limits = WAYS[way]
-    first, second = (random_changes(seed).program for seed in RESTORED)
     with pytest.MonkeyPatch.context() as patch:
         for name, limit in limits.items():
             patch.setattr(OWNERS[name], name, limit)
-        machines = [VirtualMachine(program, technique(), ram=RAM) for program in (first, second)]
-        for vm, ticks in zip(machines, (MAX_TICKS, RESTORED_AT), strict=True):
+        machines = [VirtualMachine(kernel.program, technique(), ram=RAM) for kernel in kernels]
+        for vm, ticks in zip(machines, (MAX_TICKS, at), strict=True):
             vm.run(ticks)
         saved = machines[1].save()
         ends = []

@@ -2,13 +2,11 @@
 
 As test_sensitivity.py, of the translator: killers_translate.py says what a check is,
 killers_translate.txt which kills which. A mutant that nothing can notice has a reason; then nothing
-may notice it. undecided_translate.txt lists those for which neither has been found yet: nothing is
-known of the tests there. It must get shorter.
+may notice it.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -33,10 +31,7 @@ SAMPLE: Final = (
     ),
 )
 EACH: Final = 15  #: of each kind, in the deep tier
-UNDECIDED: Final = frozenset(
-    Path(__file__).with_name("undecided_translate.txt").read_text(encoding="utf-8").splitlines()
-)
-MUST_DIE: Final = [m for m in SUITE.mutants if not m.survives and m.name not in UNDECIDED]
+MUST_DIE: Final = [m for m in SUITE.mutants if not m.survives]
 SURVIVORS: Final = [m for m in SUITE.mutants if m.survives]
 
 
@@ -80,8 +75,6 @@ def test_names_are_unique_and_killers_are_of_mutants() -> None:
     names = [mutant.name for mutant in SUITE.mutants]
     assert len(names) == len(set(names))
     assert set(KILLERS) == {mutant.name for mutant in MUST_DIE}
-    assert set(names) >= UNDECIDED
-    assert not UNDECIDED & {mutant.name for mutant in SURVIVORS}
     assert set(names) >= set(REASONS)
 
 

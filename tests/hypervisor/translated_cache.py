@@ -100,8 +100,8 @@ def gates_and_much_code() -> KernelGuest:
     )
 
 
-def sti_at_a_target() -> KernelGuest:
-    """STI is what a return leads to, where TARGETS has another routine; the timer is busy."""
+def sti_at_a_target(*ways: str) -> KernelGuest:
+    """STI is what calls lead to, which TARGETS may have another routine for; the timer is busy."""
     first, second = FRAMES + 0x40, FRAMES + TARGETS_APART + 0x40
     codes = [
         f"mov byte [{at + n}], {byte}"
@@ -111,11 +111,11 @@ def sti_at_a_target() -> KernelGuest:
         )
         for n, byte in enumerate(code)
     ]  # fmt: skip
+    calls = "\n".join(way.format(first=first, second=second) for way in ways)
     loops = [
-        "mov esi, 30\nsti\nnop\ncli\n" + "nop\n" * shift
-        + f".more: mov ebx, {first}\ncall ebx\nmov ebx, {second}\ncall ebx\ndec esi\njnz .more"
+        f"mov esi, 30\nsti\nnop\ncli\ntimes {shift} nop\n.more: {calls}\ndec esi\njnz .more"
         for shift in range(0, 40, 2)
-    ]  # fmt: skip
+    ]
     return guest_of("\n".join((*codes, *timer_writes(2, 2))), *loops)
 
 
@@ -196,13 +196,54 @@ def loops_of_16_bits() -> KernelGuest:
     return guest_of(*steps)
 
 
+# -- Machines that become other ones ---------------------------------------------------------------
+
+_WAITS: Final = "mov edi, 1000\n.waits: dec edi\njnz .waits"
+
+
+def waits_in(code: str) -> KernelGuest:
+    """A long loop of one instruction and what is safe."""
+    return guest_of(
+        f"mov edi, 1000\n.more: {code}\nadd edx, ebx\ndec edi\njnz .more\nmov [{DATA}], edx"
+    )
+
+
+def waits_with_gs(*changes: str) -> KernelGuest:
+    """GS is flat; then something changes, a long loop, and GS is loaded with the same again."""
+    flat = store(GDT + SPARE, descriptor(0, 0xFFFFF, 0x93))
+    load = f"mov eax, {SPARE}\nmov gs, ax"
+    return guest_of(
+        "\n".join((
+            flat, load, *changes, _WAITS, load,
+            f"mov dword [{DATA}], 0x11\nmov ebx, [gs:{DATA}]\nmov [{DATA + 4}], ebx",
+        ))
+    )  # fmt: skip
+
+
+#: A way of following code, and two kernels: a machine that has run the first becomes one that is
+#: within the second's loop.
+RESTORED: Final[dict[str, tuple[str, Callable[[], KernelGuest], Callable[[], KernelGuest]]]] = {
+    "with regions": (
+        "link back", lambda: waits_in("mov ebx, eax"), lambda: waits_in("mov ebx, cs"),
+    ),
+    "with GS": (
+        "plain", waits_with_gs,
+        lambda: waits_with_gs(store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x93))),
+    ),
+}  # fmt: skip
+
 CACHE_KERNELS: Final[dict[str, Callable[[], KernelGuest]]] = {
     "two of one target": two_of_one_target,
     "targets of two contexts": targets_of_two_contexts,
     "sleepers": sleepers,
     "across what moves": across_what_moves,
     "gates and much code": gates_and_much_code,
-    "STI at a target": sti_at_a_target,
+    "STI at a target": lambda: sti_at_a_target(
+        "mov ebx, {first}\ncall ebx", "mov ebx, {second}\ncall ebx"
+    ),
+    "STI behind IRET": lambda: sti_at_a_target(
+        f"push .back\npush 2\npush {KCODE}\npush {{first}}\niret\n.back:"
+    ),
     "unsafe loops": unsafe_loops,
     "loops safe until changed": safe_until_changed,
     "watched in ring 3": watched_in_ring_3,
