@@ -22,10 +22,10 @@ anybody else looks (`veil`, `unveil`). Veiled are
 
 What the veil forbids but the guest's tables allow, the virtual CPU does: it sees the tables as the
 guest wrote them, as snapshots and comparisons do. A guest that reads its own tables on the real
-CPU finds a cleared write bit in entries that map tables, and ours in the top entry, as Xen's guests
-do. Accessed and dirty bits are the hardware's own, in the guest's tables. The real CR0.WP is always
-1: what a kernel may write under a virtual WP=0 is interpreted. While paging is off, tables of ours
-map all memory one to one.
+CPU finds the hardware's entries: a cleared write bit in those that map tables, and ours in the top
+one, as Xen's guests do; what is not present to it reads as 0. Accessed and dirty bits are the
+hardware's own, in the guest's tables. The real CR0.WP is always 1: what a kernel may write under a
+virtual WP=0 is interpreted. While paging is off, tables of ours map all memory one to one.
 """
 
 from __future__ import annotations
