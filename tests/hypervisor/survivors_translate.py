@@ -15,8 +15,10 @@ _TRAPS: Final = "it traps in ring 1, and is served then"
 _PUSHED: Final = "nothing faults any more once the stack pointer has moved"
 _NO_STOP: Final = "the exchange of GS has one exit, its INT"
 
-#: Of instructions that trap by themselves.
-_PRIVILEGED: Final = sorted({row.body for row in ROWS if row.privilege in ("cpl0", "iopl", "io")})
+#: Of instructions that trap by themselves, and flush nothing.
+_PRIVILEGED: Final = sorted(
+    {row.body for row in ROWS if row.privilege in ("cpl0", "iopl", "io")} - {"invlpg", "mov_to_cr"}
+)
 
 #: By the mutant's name.
 SURVIVORS: Final[dict[str, str]] = {
