@@ -78,8 +78,6 @@ SURVIVORS: Final[dict[str, str]] = {
     "stores: a store's EIP is behind it": "no step before the store can fault",
     "builder: CS does not end before an EIP":
         "an EIP is one byte behind the end at most, and then no byte is left to translate",
-    "builder: the next page is not looked at":
-        _FASTER + "an instruction that lies across two pages is interpreted",
     "builder: units go on": _FASTER + "nothing comes to what is translated behind a jump",
     **{f"forms: {body} as it stands": _TRAPS for body in _PRIVILEGED},
     "forms: SS is loaded":
