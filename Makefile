@@ -1,6 +1,6 @@
 # make demo   build, guests, three stops of the tour, a small operating system, what it all costs
 # make test   build and run the fast tests (3 to 4 minutes)
-# make deep   all tests, with more examples, then the core's under the sanitizers (an hour)
+# make deep   all tests, with more examples, then the core's under the sanitizers (over an hour)
 # make bench  time the workloads against silicon, QEMU and Unicorn
 # make lint, format, reference, clean   see below
 #

@@ -3,8 +3,8 @@
 A store that faulted MOST_FAULTS times on traced tables is translated anew (stores.py). When one
 finds no alias for a table it faults, and then gets it, if nothing but its shadow depends on the
 table. (What else may fault for ever is a device's memory; this machine's devices have ports only.)
-Whatever may make an alias wrong - a change of tables, of the address space, INVLPG - takes
-all of them away; the next faults bring them back.
+Whatever may make an alias wrong - a change of tables, of the address space, of segments, INVLPG -
+takes all of them away; the next faults bring them back.
 """
 
 from __future__ import annotations
