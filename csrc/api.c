@@ -235,6 +235,7 @@ void cpu_reset(Cpu *cpu) {
     state->eflags = FLAG_ONE;
     state->dr[6] = 0xFFFF0FF0u;
     state->dr[7] = 0x400;
+    apic_reset(cpu);
     tlb_clear(cpu);
     cpu->last_space = 0;
     cpu->generation++;
@@ -282,6 +283,7 @@ void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept) {
     t->interrupt_shadow = f->interrupt_shadow;
     t->debug_shadow = f->debug_shadow;
     t->debug_hits = f->debug_hits;
+    apic_hand_over(to, from);
 }
 
 /* -- Guest memory by linear address ------------------------------------------------------------------ */

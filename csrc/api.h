@@ -102,7 +102,7 @@ typedef struct {
 } Intercepts;
 
 enum {
-    STATE_VERSION = 1,
+    STATE_VERSION = 2,
     REPLAY_MAX = 48,
     POSTED_MAX = 48,
     WATCHED_MAX = 16,
@@ -120,6 +120,43 @@ typedef struct {
     uint32_t tag, machine;
 } CodeTlbEntry;
 
+/* CPUID leaf 1, as on a CPU whose local APIC is switched on; all optional features that it has. */
+enum {
+    CPU_SIGNATURE = 0x517, /* family 5, model 1, stepping 7 */
+    FEATURE_DE = 1 << 2,
+    FEATURE_PSE = 1 << 3,
+    FEATURE_TSC = 1 << 4,
+    FEATURE_MSR = 1 << 5,
+    FEATURE_CX8 = 1 << 8,
+    FEATURE_APIC = 1 << 9,
+    FEATURE_CMOV = 1 << 15,
+    CPU_FEATURES = 0x833C
+};
+
+enum apic_lvt {
+    LVT_TIMER,
+    LVT_THERMAL,
+    LVT_PERFORMANCE,
+    LVT_LINT0,
+    LVT_LINT1,
+    LVT_ERROR,
+    LVT_COUNT
+};
+
+/* A local APIC's registers (SDM vol. 3, chapter 11), and what they do not show. Sets of vectors are
+   bit masks. */
+typedef struct {
+    uint32_t base; /* low half of IA32_APIC_BASE; 0: the CPU has none */
+    uint32_t id, tpr, ldr, dfr, svr, esr, icr_low, icr_high, initial_count, divide;
+    uint32_t lvt[6];
+    uint32_t irr[8], isr[8], tmr[8];
+    uint32_t errors;      /* since ESR was last written */
+    uint32_t intr;        /* level of the LINT0 pin: the 8259s' output */
+    uint32_t expired;     /* the one-shot timer has come to 0 */
+    uint32_t asserted;    /* APIC_LENT: the output is up */
+    uint64_t timer_start; /* tick at which the count was the initial one */
+} Apic;
+
 /* The whole architectural state of a CPU: plain data. Between calls of cpu_run it is exact, and
    Python may read and write any of it. */
 typedef struct {
@@ -134,7 +171,7 @@ typedef struct {
     uint32_t dr[8];
     uint64_t tick, cycle;
     uint64_t retired_cpl0;              /* of those ticks, how many at CPL 0 */
-    uint32_t interrupt_line;            /* non-zero: an external interrupt waits */
+    uint32_t interrupt_line;            /* non-zero: an external interrupt waits; bits: apic.c */
     uint32_t interrupt_shadow;          /* STI, POP SS or MOV SS retired just before */
     uint32_t debug_shadow;              /* POP SS or MOV SS: debug traps wait too */
     uint32_t replay_count, replay_next; /* answers to reads of the instruction in progress */
@@ -145,6 +182,8 @@ typedef struct {
     uint32_t trace;       /* bits of trace_kind */
     uint32_t large_pages; /* a 4 MiB page has been cached since the TLB was flushed */
     uint64_t tsc_offset;  /* what WRMSR to the TSC added to the tick */
+    uint64_t timer_due;   /* tick at which the local APIC's timer interrupts; ~0: never */
+    Apic apic;
 } CpuState;
 
 typedef struct {
@@ -292,6 +331,31 @@ void cpu_complete_bytes(Cpu *cpu, const uint8_t *data, uint32_t size);
 int cpu_inject(Cpu *cpu, uint32_t vector, uint32_t kind, uint32_t has_error, uint32_t error);
 /* Deliver an external interrupt (EXIT_INTERRUPT, or wake from EXIT_HALT). */
 int cpu_interrupt(Cpu *cpu, uint32_t vector);
+/* Whether the CPU has a local APIC, from the next reset on, and who answers for it. */
+enum apic_mode {
+    APIC_NONE,
+    APIC_BUS, /* the caller: accesses exit as to any device, for cpu_apic_read and _write; so do its
+                    interrupts, for cpu_acknowledge; and it stops at state.timer_due, and calls
+                    cpu_apic_advance */
+    APIC_SERVED, /* the core: it makes the accesses, runs the timer and delivers interrupts */
+    APIC_LENT /* the core, but for delivery: the APIC is lent to a guest, whose interrupts are not
+                    the CPU's own. EXIT_INTERRUPT: its output has risen */
+};
+void cpu_set_apic(Cpu *cpu, uint32_t mode);
+/* Its registers, by machine address. cpu_apic_write returns the vector of a level-triggered
+   interrupt that the write has ended, which an I/O APIC must hear of; or -1. */
+uint32_t cpu_apic_read(Cpu *cpu, uint32_t address, uint32_t size);
+int cpu_apic_write(Cpu *cpu, uint32_t address, uint32_t size, uint32_t value);
+/* An interrupt message for `destination`, physical or logical; mode: SDM vol. 3, 11.5.1, delivery
+   mode. Returns whether the CPU is meant. */
+int cpu_apic_message(Cpu *cpu, uint32_t destination, int logical, uint32_t mode, uint32_t vector,
+                     int level);
+/* Let its timer act, if that is due by state.tick. */
+void cpu_apic_advance(Cpu *cpu);
+/* Take the local APIC's interrupt: its vector; or -1 if it has none, and the 8259s are to be asked. */
+int cpu_acknowledge(Cpu *cpu);
+/* Drive the CPU's INTR pin, or its local APIC's LINT0: the output of the 8259s. */
+void cpu_set_interrupt(Cpu *cpu, int level);
 /* May be called from another thread or a signal handler: cpu_run returns EXIT_REQUEST soon. */
 void cpu_request_exit(Cpu *cpu);
 /* Forget cached translations: all of them, or those of one linear page. */
@@ -317,7 +381,8 @@ void cpu_set_watching(Cpu *cpu, int watching);
 /* Retire an instruction that was done for the CPU: a tick, on to `eip`, and no shadow left. */
 void cpu_retire(Cpu *cpu, uint32_t eip);
 /* Carry a guest from one CPU to another: general registers, EIP, tick, TSC offset, debug registers,
-   the shadows of STI and MOV SS, and EFLAGS but for the bits of `kept`, which stay as they are. */
+   the shadows of STI and MOV SS, the local APIC if both have one, and EFLAGS but for the bits of
+   `kept`, which stay as they are. */
 void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept);
 /* Enter guest mode and run as cpu_run does; every exit leaves it. `guest` holds the guest's state
    before and after, and the exit record; the tables of both CPUs' machine must be the same. */

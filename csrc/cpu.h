@@ -290,6 +290,8 @@ struct Cpu {
     bool again;            /* the first fault of its chain is the current instruction's own */
     u32 last_space;        /* the latest address-space id, and how often they have begun anew */
     u32 generation;
+    u32 apic_mode;     /* enum apic_mode */
+    bool apic_rose;    /* the output of an APIC that is lent has risen */
     bool unwatched;    /* stores to watched pages are not reported */
     const u32 *frames; /* machine pages of a guest's physical pages, or NULL */
     u32 frame_count;
@@ -440,6 +442,26 @@ int deliver_fault(Cpu *cpu);
 void note_in_flight(Cpu *cpu);
 /* Deliver an exception that another CPU has met; it is the first of the chain. */
 void deliver_reflected(Cpu *cpu, u32 vector, bool has_error, u32 error);
+
+/* -- apic.c -------------------------------------------------------------------------------------- */
+enum { MSR_APIC_BASE = 0x1B };
+void apic_reset(Cpu *cpu);
+void apic_hand_over(Cpu *to, const Cpu *from);
+/* Is there a local APIC, and is it switched on? */
+bool apic_enabled(const Cpu *cpu);
+/* Does the core itself answer for it? */
+INLINE bool apic_is_served(const Cpu *cpu) {
+    return unlikely(cpu->apic_mode >= APIC_SERVED);
+}
+/* Does the core itself answer an access to this machine address? */
+bool apic_serves(const Cpu *cpu, u32 address);
+u32 apic_load(Cpu *cpu, u32 address, u32 size);
+/* Make the stores in exit.posted, if all of them are for the core to make; false if not. */
+bool apic_take_posted(Cpu *cpu);
+/* WRMSR to IA32_APIC_BASE; raises #GP(0). */
+void apic_set_base(Cpu *cpu, u64 value);
+/* Has it an interrupt for the CPU, whose vector it knows? */
+bool apic_interrupts(const Cpu *cpu);
 
 /* -- debug.c: TF, debug registers, breakpoints, trace ------------------------------------------ */
 /* Raise the trap #DB with these DR6 bits once the instruction has retired. */

@@ -8,6 +8,7 @@
  * A store to a device is posted and the instruction retires; Python performs it before anything else.
  * Read paging.c next.
  */
+#include "isa_cost.h"
 #include "operand.h"
 #include "transfer.h"
 
@@ -28,6 +29,10 @@ u8 *machine_pointer(Machine *machine, u32 address) {
 
 static u32 device_load(Cpu *cpu, u32 linear, u32 address, u32 size) {
     CpuState *state = &cpu->state;
+    if (apic_serves(cpu, address)) {
+        state->cycle += COST_MMIO_ACCESS;
+        return apic_load(cpu, address, size);
+    }
     if (state->replay_next < state->replay_count) return (u32)state->replay[state->replay_next++];
     /* Tables of a delivery cannot wait for an answer: the event would be forgotten meanwhile, and
        arise again, for ever. No instruction reads REPLAY_MAX times, unless tables are devices. */

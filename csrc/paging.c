@@ -47,11 +47,14 @@ typedef struct {
 } Walk;
 
 /* The machine address of a physical one: the same, unless the CPU is a virtual machine's. Where
-   there is no frame it leads beyond all memory. */
+   there is no frame it leads beyond all memory; but a device page of the machine, where the guest
+   has no RAM, is its own device page too: to whom an access exits, knows whose it is. */
 static u32 machine_address(const Cpu *cpu, u32 physical) {
     u32 page = physical >> 12;
     if (likely(cpu->frames == NULL)) return physical;
-    return (page < cpu->frame_count ? cpu->frames[page] << 12 : NO_FRAME) | (physical & PAGE_MASK);
+    if (likely(page < cpu->frame_count)) return cpu->frames[page] << 12 | (physical & PAGE_MASK);
+    if (cpu->machine->page_flags[page] & PAGE_MMIO) return physical;
+    return NO_FRAME | (physical & PAGE_MASK);
 }
 
 /* With these rights on the way, may the access be made? */

@@ -354,6 +354,27 @@ static bool must_step(const Cpu *cpu) {
            cpu->single;
 }
 
+/* An external interrupt can be taken: whose vector the core knows, it delivers. */
+static int take_interrupt(Cpu *cpu) {
+    if (cpu->apic_mode != APIC_SERVED || !apic_interrupts(cpu)) return EXIT_INTERRUPT;
+    cpu->block = NULL;
+    cpu->current = NULL;
+    deliver(cpu, (u32)cpu_acknowledge(cpu), EVENT_EXTERNAL, false, 0);
+    return after_execute(cpu);
+}
+
+/* The output of an APIC that is lent has risen: its guest may have to be interrupted. */
+static int report_rise(Cpu *cpu) {
+    cpu->apic_rose = false;
+    return EXIT_INTERRUPT;
+}
+
+/* The tick at which run_once has to look again. */
+static u64 next_stop(const Cpu *cpu, u64 until) {
+    u64 due = cpu->state.timer_due;
+    return apic_is_served(cpu) && due < until ? due : until;
+}
+
 /* Run to the next thing of interest; returns an exit reason, or 0 to go on. */
 static int run_once(Cpu *cpu, u64 until) {
     CpuState *state = &cpu->state;
@@ -367,8 +388,13 @@ static int run_once(Cpu *cpu, u64 until) {
     }
     if (cpu->trace_count > TRACE_RING / 2) return EXIT_TRACE;
     if (start >= until) return EXIT_DEADLINE;
-    if (interruptible(cpu)) return EXIT_INTERRUPT;
+    if (apic_is_served(cpu)) {
+        cpu_apic_advance(cpu);
+        if (cpu->apic_rose) return report_rise(cpu);
+    }
+    if (interruptible(cpu)) return take_interrupt(cpu);
     if (must_step(cpu)) return step(cpu);
+    until = next_stop(cpu, until);
     cpu->left = until - start < SLICE ? (i64)(until - start) : SLICE;
     cpu->limit = (i64)start + cpu->left;
     execute(cpu);
@@ -457,6 +483,7 @@ int run_guarded(Cpu *cpu, u64 until) {
             return EXIT_REQUEST;
         }
         reason = run_once(cpu, until);
+        if (reason == EXIT_MMIO_WRITE && apic_take_posted(cpu)) reason = 0;
         if (reason == 0 && cpu->single) reason = end_of_step(cpu);
     }
     return reason;

@@ -251,17 +251,9 @@ void op_ud2(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
 
 /* -- Identification and model-specific registers ----------------------------------------------- */
 
-/* CPUID.1: family 5, model 1, stepping 7; and all that this processor has of optional features. */
-enum {
-    SIGNATURE = 0x517,
-    FEATURE_DE = 1 << 2,
-    FEATURE_PSE = 1 << 3,
-    FEATURE_TSC = 1 << 4,
-    FEATURE_MSR = 1 << 5,
-    FEATURE_CX8 = 1 << 8,
-    FEATURE_CMOV = 1 << 15,
-    FEATURES = FEATURE_DE | FEATURE_PSE | FEATURE_TSC | FEATURE_MSR | FEATURE_CX8 | FEATURE_CMOV
-};
+_Static_assert((FEATURE_DE | FEATURE_PSE | FEATURE_TSC | FEATURE_MSR | FEATURE_CX8 | FEATURE_APIC |
+                FEATURE_CMOV) == CPU_FEATURES,
+               "CPUID names what there is");
 
 /* Four characters as CPUID returns them. */
 static u32 word_of(const char *text) {
@@ -278,9 +270,9 @@ void op_cpuid(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
         gpr[EDX] = word_of("ntee");
         gpr[ECX] = word_of("nCPU");
     } else {
-        gpr[EAX] = SIGNATURE;
-        gpr[EBX] = gpr[ECX] = 0;
-        gpr[EDX] = FEATURES;
+        gpr[EAX] = CPU_SIGNATURE;
+        gpr[EBX] = gpr[ECX] = 0; /* the initial APIC id is 0 too */
+        gpr[EDX] = CPU_FEATURES & ~(apic_enabled(cpu) ? 0u : FEATURE_APIC);
     }
 }
 
@@ -301,15 +293,31 @@ void op_rdtsc(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     set_edx_eax(cpu, time_stamp(cpu));
 }
 
+/* In guest mode both registers may be the host's to answer for. */
+static bool exits(const Cpu *cpu, u32 msr, bool write) {
+    const ControlBlock *control = cpu->control;
+    if (likely(control == NULL)) return false;
+    return msr == MSR_APIC_BASE || (write ? control->tsc_writes : control->tsc_reads);
+}
+
+static void check_msr(Cpu *cpu, u32 msr, bool write) {
+    if (msr != MSR_TSC && !(msr == MSR_APIC_BASE && cpu->apic_mode != APIC_NONE))
+        raise_error(cpu, VECTOR_GP, 0);
+    if (exits(cpu, msr, write)) leave(cpu, EXIT_INTERCEPT);
+}
+
 void op_rdmsr(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
-    if (cpu->state.gpr[ECX] != MSR_TSC) raise_error(cpu, VECTOR_GP, 0);
-    if (unlikely(cpu->control != NULL) && cpu->control->tsc_reads) leave(cpu, EXIT_INTERCEPT);
-    set_edx_eax(cpu, time_stamp(cpu));
+    u32 msr = cpu->state.gpr[ECX];
+    check_msr(cpu, msr, false);
+    set_edx_eax(cpu, msr == MSR_TSC ? time_stamp(cpu) : cpu->state.apic.base);
 }
 
 void op_wrmsr(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     u64 value = (u64)cpu->state.gpr[EDX] << 32 | cpu->state.gpr[EAX];
-    if (cpu->state.gpr[ECX] != MSR_TSC) raise_error(cpu, VECTOR_GP, 0);
-    if (unlikely(cpu->control != NULL) && cpu->control->tsc_writes) leave(cpu, EXIT_INTERCEPT);
-    cpu->state.tsc_offset = value - tick_now(cpu);
+    u32 msr = cpu->state.gpr[ECX];
+    check_msr(cpu, msr, true);
+    if (msr == MSR_TSC)
+        cpu->state.tsc_offset = value - tick_now(cpu);
+    else
+        apic_set_base(cpu, value);
 }

@@ -1,4 +1,4 @@
-"""The `pc` board without its CPU: bus, clock, devices and console, wired together.
+"""The board of a machine without its CPU: bus, clock, devices and console, wired together.
 
 The board is the platform that devices see, and runs on whatever guest time its owner puts into
 `clock.now`. So it serves the bare machine (machine.py) and a virtual one alike. Its owner runs the
@@ -17,6 +17,7 @@ from emulator.clock import Clock, Input, InputQueue
 from emulator.console import BytesInput, InputSource
 from emulator.devices.debug import DebugConsole, DebugExit, PostCode
 from emulator.devices.device import Device
+from emulator.devices.ioapic import IoApic
 from emulator.devices.pic import Pic
 from emulator.devices.pit import Pit
 from emulator.devices.rtc import DEFAULT_DATE, Rtc
@@ -27,7 +28,11 @@ CONSOLE: Final = Uart.name  #: the device that live input is for
 
 
 class Board:
-    """A PC's devices. `ram` is the size their firmware bytes tell, in bytes."""
+    """A PC's devices. `ram` is the size their firmware bytes tell, in bytes.
+
+    apic: with an I/O APIC, which the lines reach as well as the 8259s. Its owner has a local APIC,
+    and gives it what comes through `on_message`.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Board:
         console_in: InputSource | None = None,
         console_out: Sink,
         debug_out: Sink,
+        apic: bool = False,
     ) -> None:
         self.clock = Clock()
         self.bus = Bus()
@@ -44,11 +50,15 @@ class Board:
         self.source: InputSource = BytesInput() if console_in is None else console_in
         self.interrupt = False  #: the line to the CPU
         self.on_interrupt: Callable[[bool], object] = lambda level: None
+        #: Arguments: destination, logical, mode, vector, level (csrc/api.h, cpu_apic_message).
+        self.on_message: Callable[[int, bool, int, int, bool], bool] = lambda *message: False
         self.status: int | None = None  #: set when the guest has switched the machine off
         self.devices: dict[str, Device] = {}
         self.pic = Pic(self)
+        self.ioapic = IoApic(self) if apic else None
         for device in (
             self.pic,
+            *([self.ioapic] if self.ioapic else []),
             Pit(self),
             Rtc(self, date, ram),
             Uart(self, console_out),
@@ -59,11 +69,14 @@ class Board:
             self.plug(device)
 
     def plug(self, device: Device) -> None:
-        """Add a device; MachineError if a port is taken."""
+        """Add a device; MachineError if a port or a page is taken."""
         self.devices[device.name] = device
         for first, count in device.ports:
             claim = Claim(device.name, first, count, device.read, device.write, device.width)
             self.bus.claim_ports(claim)
+        for first, count in device.pages:
+            claim = Claim(device.name, first, count, device.read, device.write, device.width)
+            self.bus.claim_memory(claim)
 
     # -- the platform that devices see (devices/device.py) --------------------------------------
 
@@ -79,10 +92,17 @@ class Board:
 
     def set_irq(self, line: int, level: bool) -> None:
         self.pic.set_line(line, level)
+        if self.ioapic is not None:
+            self.ioapic.set_line(line, level)
 
     def set_interrupt(self, level: bool) -> None:
         self.interrupt = level
         self.on_interrupt(level)
+
+    def send_message(
+        self, *, destination: int, logical: bool, mode: int, vector: int, level: bool
+    ) -> bool:
+        return self.on_message(destination, logical, mode, vector, level)
 
     def request_input(self, device: str) -> None:
         data = self.source.read()
@@ -92,6 +112,10 @@ class Board:
 
     def power_off(self, status: int) -> None:
         self.status = status
+
+    def can_interrupt(self) -> bool:
+        """Some line is open: a halted CPU may yet be woken by a device."""
+        return self.pic.can_interrupt() or (self.ioapic is not None and self.ioapic.can_interrupt())
 
     # -- for the owner ----------------------------------------------------------------------------
 

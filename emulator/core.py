@@ -40,6 +40,7 @@ Unsupported: Final[Any] = _mirror(IntEnum, "Unsupported", "unsupported", "UNSUPP
 PageFlag: Final[Any] = _mirror(IntFlag, "PageFlag", "page_flag", "PAGE_")
 TraceKind: Final[Any] = _mirror(IntFlag, "TraceKind", "trace_kind", "TRACE_")
 Access: Final[Any] = _mirror(IntFlag, "Access", "access", "ACCESS_")
+ApicMode: Final[Any] = _mirror(IntEnum, "ApicMode", "apic_mode", "APIC_")
 EventKind: Final[Any] = _mirror(IntEnum, "EventKind", "event_kind", "EVENT_")
 
 EFLAGS_IF: Final = 0x200
@@ -151,6 +152,12 @@ class Cpu:
         self.complete: Callable[[int], None] = partial(lib.cpu_complete, self.pointer)
         #: Retire an instruction that was done for the CPU; the next one's EIP.
         self.retire: Callable[[int], None] = partial(lib.cpu_retire, self.pointer)
+        #: Let the local APIC's timer act if it is due; csrc/api.h, cpu_apic_advance.
+        self.advance_apic: Callable[[], None] = partial(lib.cpu_apic_advance, self.pointer)
+        #: Take the local APIC's interrupt: its vector, or -1 if it has none.
+        self.acknowledge: Callable[[], int] = partial(lib.cpu_acknowledge, self.pointer)
+        #: Drive the INTR pin.
+        self.set_interrupt: Callable[[int], None] = partial(lib.cpu_set_interrupt, self.pointer)
         #: Port, size, count and value of a port exit.
         self.port_access: Callable[[], tuple[int, int, int, int]] = partial(
             _PORT.unpack_from, self._head
@@ -173,6 +180,10 @@ class Cpu:
         start = ffi.offsetof("CpuState", name)
         found = memoryview(ffi.buffer(self.state))[start : start + ffi.sizeof(kind)]
         return found.cast("Q" if ffi.sizeof(number) == 8 else "I")
+
+    def set_apic(self, mode: int) -> None:
+        """Give it a local APIC from the next reset on, and say who answers for it (`ApicMode`)."""
+        lib.cpu_set_apic(self.pointer, mode)
 
     def reset(self) -> None:
         """Put the CPU in the state in which a multiboot loader enters a kernel."""

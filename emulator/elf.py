@@ -73,6 +73,8 @@ def parse(image: bytes) -> Elf:
         segments.append(Segment(physical, image[offset : offset + filed], size))
         if virtual <= entry < virtual + size:
             start = entry - virtual + physical
+    if start is None and any(s.address <= entry < s.end for s in segments):
+        start = entry  # a kernel linked high that begins before paging may say the physical address
     if start is None:
         raise LoadError(f"ELF header: no segment holds the entry point {entry:#x}")
     return Elf(start, tuple(segments), notes)

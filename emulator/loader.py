@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 from emulator import elf
 from emulator.elf import Segment
 from emulator.errors import LoadError
+from emulator.memory import HOLE
 from emulator.symbols import LabelledProgram, ProgramSymbols, Symbols
 
 FLAT_ADDRESS: Final = 0x100000
@@ -32,7 +33,6 @@ WANTS_ADDRESSES: Final = 1 << 16
 UNKNOWN_REQUIREMENTS: Final = 0xFFF8
 INFO_ADDRESS: Final = 0x9000
 CONVENTIONAL_END: Final = 0x9FC00  #: the last KiB below 640 KiB is the firmware's on a PC
-HOLE: Final = range(0xA0000, 0x100000)  #: video memory and firmware on a PC: no RAM here
 PAGE: Final = 4096
 LOADER_NAME: Final = b"seventeen"
 LARGEST_FILE: Final = 256 << 20

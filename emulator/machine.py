@@ -17,19 +17,20 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, Final, Protocol
 
-from emulator import diagnostics
+from emulator import diagnostics, firmware
 from emulator.board import Board, Sink
 from emulator.clock import NEVER, TICKS_PER_SECOND
 from emulator.console import BytesInput, InputSource, StreamInput
-from emulator.core import EFLAGS_IF, Cpu, ExitReason
+from emulator.core import EFLAGS_IF, ApicMode, Cpu, ExitReason, PageFlag
 from emulator.devices.rtc import DEFAULT_DATE
 from emulator.errors import MachineError
-from emulator.loader import HOLE, Module, Program, plan
-from emulator.memory import Memory, parse_size
+from emulator.loader import Module, Program, plan
+from emulator.local_apic import LocalApic
+from emulator.memory import ROM, Memory, parse_size
 from emulator.result import Result, Stop
 from emulator.symbols import Symbols
 
-MACHINES: Final = ("pc",)
+MACHINES: Final = ("pc", "apic")
 #: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
 SLICE_TICKS: Final = 10_000_000
 #: A live source of input is looked at so often.
@@ -51,7 +52,8 @@ class TraceSink(Protocol):
 class Machine:
     """A PC with one CPU.
 
-    ram: bytes, or a string such as ``64M``. virtualizable: True for every unsafe instruction, or
+    machine: ``pc``, or ``apic``, which has a local and an I/O APIC besides, and MP tables. ram:
+    bytes, or a string such as ``64M``. virtualizable: True for every unsafe instruction, or
     mnemonics: those raise #GP(0) above CPL 0. rtc: the date at tick 0. console_in: bytes, a file
     or descriptor, or an `InputSource`. console_out, debug_out: a function of bytes, or a binary
     file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
@@ -83,8 +85,10 @@ class Machine:
             console_in=_source(console_in),
             console_out=_sink(console_out) or self._output.extend,
             debug_out=_sink(debug_out) or (lambda data: None),
+            apic=machine == "apic",
         )
-        self.board.on_interrupt = self._set_interrupt
+        self.board.on_interrupt = self.cpu.set_interrupt
+        self._connect_pages()
         #: Names for addresses; a program that brings its own sets them when it is loaded.
         self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
@@ -106,12 +110,23 @@ class Machine:
     def _build(self, ram: int) -> tuple[Memory, Cpu]:
         """Memory of `ram` bytes and a CPU; a virtual machine has its own idea of them."""
         memory = Memory(ram)
-        memory.unmap(HOLE)
+        memory.leave_hole()
         if self._cost_model:
             from isa.cost import find_model
 
             memory.set_costs(find_model(self._cost_model))
         return memory, Cpu(memory.machine)
+
+    def _connect_pages(self) -> None:
+        """Have accesses to the devices' pages exit; give the CPU its local APIC."""
+        if self.board.ioapic is not None:
+            self._connect_apic()
+        for page in self.board.bus.pages:
+            self.memory.leave_device(page)
+
+    def _connect_apic(self) -> None:
+        LocalApic(self.cpu, self.board, self._nothing)
+        self.cpu.set_apic(ApicMode.SERVED)
 
     def _exit_table(self) -> list[Callable[[], None]]:
         """What serves each exit reason, by its number. The rest stop the machine."""
@@ -156,11 +171,19 @@ class Machine:
             self.memory.forget_weights()
         self._loaded = True
         self.halted, self._stop, self._status = False, None, None
+        self._load_firmware()
         for segment in image.segments:
             self.memory.write(segment.address, segment.data)
         for name, value in image.registers.items():
             self.cpu[name] = value
         self.symbols = image.symbols
+
+    def _load_firmware(self) -> None:
+        """Leave in memory what a PC's firmware does."""
+        self.memory.set_flags(ROM, clear=PageFlag.ROM)
+        for segment in firmware.segments(apic=self.board.ioapic is not None):
+            self.memory.write(segment.address, segment.data)
+        self.memory.set_flags(ROM, set_=PageFlag.ROM)
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -265,8 +288,15 @@ class Machine:
         for address, size, value in self.cpu.posted:
             self.board.bus.memory_write(address, size, value)
 
+    def _acknowledge(self) -> int:
+        """Take the interrupt that waits: its vector."""
+        vector = self.cpu.acknowledge()
+        return self.board.pic.acknowledge() if vector < 0 else vector
+
     def _interrupt(self) -> None:
-        again = self.cpu.interrupt(self.board.pic.acknowledge())
+        if not self.cpu.state.interrupt_line:
+            return  # it was up when somebody looked, but a local APIC's can fall
+        again = self.cpu.interrupt(self._acknowledge())
         if again:  # its delivery failed
             self.exits[again] += 1
             self._handlers[again]()
@@ -301,22 +331,28 @@ class Machine:
 
     def _sleep(self) -> None:
         """Let a halted CPU's time pass until an interrupt comes for it, or the machine stops."""
-        board, clock = self.board, self.board.clock
-        if not self.cpu.state.eflags & EFLAGS_IF:
+        board, clock, state = self.board, self.board.clock, self.cpu.state
+        if not state.eflags & EFLAGS_IF:
             self._end(Stop.HALTED)
             return
-        while not board.interrupt:
+        while not state.interrupt_line:
             if clock.now >= self._limit:
                 self._end(Stop.OUT_OF_TICKS)
                 return
-            if not board.pic.can_interrupt() or (
-                clock.next_tick == NEVER and not board.source.live
-            ):
+            next_tick = min(clock.next_tick, state.timer_due)
+            if not self._can_wake(next_tick):
                 self._end(Stop.IDLE)
                 return
-            self._pass_time(min(clock.next_tick, self._limit))
+            self._pass_time(min(next_tick, self._limit))
             board.run_due()
+            self.cpu.advance_apic()
         self.halted = False
+
+    def _can_wake(self, next_tick: int) -> bool:
+        """May an interrupt come for a halted CPU? next_tick: of the wake-ups ahead, or NEVER."""
+        if self.cpu.state.timer_due != NEVER:
+            return True
+        return self.board.can_interrupt() and (next_tick != NEVER or self.board.source.live)
 
     def _pass_time(self, until: int) -> None:
         """Jump to a tick; with live input no faster than the wall clock, or until input comes."""
@@ -329,9 +365,6 @@ class Machine:
             until = min(until, clock.now + max(1, round(waited * TICKS_PER_SECOND)))
         self.cpu.state.tick = clock.now = until
         board.poll()
-
-    def _set_interrupt(self, level: bool) -> None:
-        self.cpu.state.interrupt_line = level
 
     def request_exit(self) -> None:
         """Make `run` return soon; may be called from a signal handler or another thread."""
@@ -349,8 +382,14 @@ class Machine:
         self._trace_kinds = self.cpu.state.trace = int(kinds)
         self._tracer = tracer
 
+    def watch_apic(self) -> None:
+        """Have all accesses to the local APIC go over the bus; needs a tracer."""
+        if self.board.ioapic is not None:
+            self.cpu.set_apic(ApicMode.BUS)
+
     def _run_traced(self, until_tick: int) -> int:
-        reason = self.cpu.run(until_tick)
+        self.cpu.advance_apic()  # if the core does not do it
+        reason = self.cpu.run(min(until_tick, self.cpu.state.timer_due))
         self.drain_trace()
         return reason
 

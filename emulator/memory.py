@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from emulator.core import ffi, lib
+from emulator.core import PageFlag, ffi, lib
 from emulator.errors import CoreError, MachineError
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 PAGE: Final = 4096
 CHUNK: Final = 1 << 18  #: looked at as a whole when searching for pages in use
 NO_MEMORY: Final = (1 << 64) - 1
+#: Video memory and firmware on a PC: no RAM here, but for these pages.
+HOLE: Final = range(0xA0000, 0x100000)
+ROM: Final = range(0xF0000, 0xF1000)
+HOLE_MEMORY: Final = (ROM,)
 #: Below: the first mebibyte, and room for a program above it. Above: where devices' addresses lie.
 SMALLEST: Final = 2 << 20
 LARGEST: Final = 3 << 30
@@ -66,6 +70,16 @@ class Memory:
         """Undo `unmap`."""
         for page in range(addresses.start // PAGE, addresses.stop // PAGE):
             lib.machine_map(self.machine, page, page * PAGE)
+
+    def leave_hole(self) -> None:
+        """Leave out what a PC has no RAM for, but for the pages of `HOLE_MEMORY`."""
+        self.unmap(HOLE)
+        for memory in HOLE_MEMORY:
+            self.map(memory)
+
+    def leave_device(self, page: int) -> None:
+        """Have accesses to a page of machine addresses exit: a device is there."""
+        self.set_flags(range(page * PAGE, (page + 1) * PAGE), set_=PageFlag.MMIO)
 
     def set_flags(self, addresses: range, *, set_: int = 0, clear: int = 0) -> None:
         """Set and clear flags (`emulator.core.PageFlag`) of whole pages."""

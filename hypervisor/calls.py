@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emulator.clock import TICKS_PER_SECOND
 from emulator.core import GENERAL, Access, lib
-from emulator.loader import HOLE
+from emulator.memory import HOLE
 from hypervisor import segments
 from hypervisor.gates import TSS_KERNEL_STACK, TSS_LEAST
 from hypervisor.hypercalls import ARGUMENT_REGISTERS, ERROR_VALUES, HYPERCALLS, VERSION

@@ -55,6 +55,29 @@ def _trace(vm: VirtualMachine) -> Outcome:
     return RESUME
 
 
+def _apic_rose(vm: VirtualMachine) -> Outcome:
+    """The local APIC that the guest is lent has an interrupt for it: the run loop looks for it."""
+    vm.count("local APIC")
+    vm.world.leave()
+    return RESUME
+
+
+def _device_load(vm: VirtualMachine) -> Outcome:
+    """The real CPU has met a device page: the guest's device is asked by the virtual one."""
+    vm.count("device access")
+    return vm.interpret("device access")
+
+
+def _device_store(vm: VirtualMachine) -> Outcome:
+    """Stores of the real CPU's to device pages, which have retired."""
+    vm.count("device access")
+    vm.world.leave()
+    vm.board.clock.now = vm.ticks
+    for address, size, value in vm.host.cpu.posted:
+        vm.board.bus.memory_write(address, size, value)
+    return RESUME
+
+
 def _event(vm: VirtualMachine) -> Outcome:
     """An exception or a software interrupt."""
     record = vm.record
@@ -88,8 +111,9 @@ def _exception(vm: VirtualMachine, record: Any) -> Outcome:
 
 
 def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
-    """Hidden: the shadows were behind. Traced: a store that they must follow. Barred: what only the
-    virtual CPU may do. True: the guest's.
+    """Hidden: the shadows were behind. Traced: a store that they must follow. Device: the virtual
+    CPU makes the access, so that it exits as on the bare machine. Barred: what only the virtual CPU
+    may do. True: the guest's.
 
     In the monitor area no shadow may ever be put: there the guest's own memory is for the virtual
     CPU to reach. Segments end below, but for the part that a paravirtual kernel shares.
@@ -106,6 +130,9 @@ def _page_fault(vm: VirtualMachine, record: Any) -> Outcome:
         vm.count("traced store")
         vm.technique.traced(vm, record)
         return vm.interpret("traced store")
+    if verdict is Verdict.DEVICE:
+        vm.count("device access")
+        return vm.interpret("device access")
     if verdict is Verdict.BARRED:
         vm.count("barred access")
         again = vm.technique.barred(vm, record)
@@ -152,12 +179,23 @@ def _requested(vm: VirtualMachine) -> Outcome:
 EXITS: Final[dict[int, Handler]] = {
     ExitReason.DEADLINE: _resume,
     ExitReason.TRACE: _trace,
+    ExitReason.INTERRUPT: _apic_rose,
+    ExitReason.MMIO_READ: _device_load,
+    ExitReason.MMIO_WRITE: _device_store,
     ExitReason.EVENT: _event,
     ExitReason.UNSUPPORTED: _unsupported,
     ExitReason.REQUEST: _requested,
 }
 
 # -- Exits from guest mode -----------------------------------------------------------------------
+
+
+#: Page faults of a guest in guest mode on shadows that are not hidden, by what they are counted as.
+GUEST_FAULTS: Final = {
+    Verdict.TRUE: "guest page fault",
+    Verdict.TRACED: "traced store",
+    Verdict.DEVICE: "device access",
+}
 
 
 def _guest_event(vm: VirtualMachine) -> Outcome:
@@ -167,11 +205,12 @@ def _guest_event(vm: VirtualMachine) -> Outcome:
     if verdict is Verdict.HIDDEN:
         vm.count("hidden page fault")
         return RESUME
-    vm.count("traced store" if verdict is Verdict.TRACED else "guest page fault")
+    name = GUEST_FAULTS[verdict]
+    vm.count(name)
     if vm.guest_mode.delivering:
         return vm.deliver_here()  # a push of its delivery: no instruction's
-    if verdict is Verdict.TRACED:
-        return vm.interpret("traced store")
+    if verdict is not Verdict.TRUE:
+        return vm.interpret(name)
     vm.event = Event(record.vector, error, record.linear)
     return REFLECT
 

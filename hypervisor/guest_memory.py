@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import PageFlag, ffi
-from emulator.loader import HOLE
-from emulator.memory import Memory
+from emulator.memory import HOLE, HOLE_MEMORY, Memory
 
 if TYPE_CHECKING:
     from hypervisor.host import Host
@@ -37,18 +36,26 @@ class GuestMemory(Memory):
         self.guest_page: dict[int, int] = {}  #: machine page -> guest page
         #: Address and bytes of a page -> as the guest wrote them, if a technique has changed them.
         self.view_page: Callable[[int, bytes], bytes] = lambda address, data: data
-        hole = range(HOLE.start // PAGE, HOLE.stop // PAGE)
+        self.devices: set[int] = set()  #: guest pages of devices, beyond all RAM
+        self.lent: set[int] = set()  #: those of them that are the real CPU's own to answer
+        hole = {page // PAGE for page in HOLE[::PAGE]}
+        hole -= {page // PAGE for memory in HOLE_MEMORY for page in memory[::PAGE]}
         if direct:
             host.take(range(self.count))
-            host.memory.unmap(HOLE)
+            host.memory.leave_hole()
         for page in (page for page in range(self.count) if page not in hole):
             frame = page if direct else host.allocate()
             self.frames[page] = frame
             self.guest_page[frame] = page
 
     def frame(self, page: int) -> int:
-        """The machine page of a guest page; NO_FRAME where there is none."""
-        return int(self.frames[page]) if page < self.count else NO_FRAME
+        """The machine page of a guest page; NO_FRAME where there is none.
+
+        A device's is the machine's of the same number, a device's too (csrc/paging.c).
+        """
+        if page < self.count:
+            return int(self.frames[page])
+        return page if page in self.devices else NO_FRAME
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes; all ones where there is no memory."""
@@ -75,12 +82,20 @@ class GuestMemory(Memory):
         self._weighted.add(page)
         self._machine_memory.set_weights(self.frame(page), bits)
 
+    def leave_device(self, page: int) -> None:
+        self.devices.add(page)
+        self._machine_memory.leave_device(page)
+
+    def set_flags(self, addresses: range, *, set_: int = 0, clear: int = 0) -> None:
+        for page in (address // PAGE for address in addresses[::PAGE]):
+            frame = self.frame(page) * PAGE
+            self._machine_memory.set_flags(range(frame, frame + PAGE), set_=set_, clear=clear)
+
     def watch(self, page: int, watched: bool) -> None:
         """Have stores to a guest page reported, whoever's they are; or no more."""
-        frame = self.frame(page)
         flag = PageFlag.WATCHED
-        self._machine_memory.set_flags(
-            range(frame << 12, (frame + 1) << 12),
+        self.set_flags(
+            range(page * PAGE, (page + 1) * PAGE),
             set_=flag if watched else 0,
             clear=0 if watched else flag,
         )
@@ -104,10 +119,12 @@ class GuestMemory(Memory):
     def free(self) -> None:
         """Give the frames back."""
         self.forget_weights()
+        for memory in HOLE_MEMORY:
+            self.set_flags(memory, clear=PageFlag.ROM)
         frames = [*self.guest_page]
         if self._direct:
             self._machine_memory.map(HOLE)
-            frames += range(HOLE.start // PAGE, HOLE.stop // PAGE)
+            frames = [*range(self.count)]
         for frame in frames:
             self._host.free(frame)
         self.guest_page.clear()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from emulator.core import ApicMode
+
 if TYPE_CHECKING:
     from hypervisor.host import Host
     from hypervisor.vcpu_area import VcpuArea
@@ -16,6 +18,7 @@ class Switch:
     def __init__(self, host: Host, intercepts: Any) -> None:
         self._host = host
         self.intercepts = intercepts  #: of the real CPU while the guest runs
+        self._apic_mode: int = ApicMode.NONE
         self.entered = False  #: the real CPU holds what is newest
         self.area: VcpuArea | None = None  #: of a guest that has one
         #: By real ring and index: what the real CPU has in segment registers while the guest runs
@@ -38,6 +41,13 @@ class Switch:
     def load_intercepts(self) -> None:
         """Make the real CPU's intercepts those of this machine, if it is running."""
 
+    def set_apic(self, mode: int) -> None:
+        """Whose the real CPU's local APIC is while the guest runs (`emulator.core.ApicMode`)."""
+        self._apic_mode = mode
+        if self._host.running is self:
+            self.leave()
+            self._host.cpu.set_apic(mode)
+
     def load_trace(self) -> None:
         """Make what the real CPU records that of this machine, if it is running."""
 
@@ -48,6 +58,7 @@ class Switch:
             before.leave()
             before.give_up()
         self._host.running = self
+        self._host.cpu.set_apic(self._apic_mode)
 
     def give_up(self) -> None:
         """The real CPU goes to another virtual machine."""

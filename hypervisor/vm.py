@@ -19,8 +19,10 @@ from typing import Any, Final
 
 from emulator import diagnostics
 from emulator.clock import NEVER
-from emulator.core import EFLAGS_IF, Cpu, ExitReason
+from emulator.core import EFLAGS_IF, ApicMode, Cpu, ExitReason
+from emulator.firmware import LOCAL_APIC
 from emulator.loader import Module, Program
+from emulator.local_apic import LocalApic
 from emulator.machine import Machine, TraceSink
 from emulator.memory import Memory
 from emulator.result import Result, Stop
@@ -120,8 +122,8 @@ class VirtualMachine(Machine):
         memory = GuestMemory(self.host, ram, direct=kind.direct)
         cpu = self.cpu = Cpu(self.host.memory.machine)
         cpu.set_frames(memory.frames, memory.count)
-        self._tick, self._interrupt_line, self._cpl = map(
-            cpu.field, ("tick", "interrupt_line", "cpl")
+        self._tick, self._timer_due, self._interrupt_line, self._cpl = map(
+            cpu.field, ("tick", "timer_due", "interrupt_line", "cpl")
         )
         self.guest_page = memory.guest_page
         self._guest_memory = memory
@@ -145,6 +147,20 @@ class VirtualMachine(Machine):
         self.gates = Gates(self)
         self.world.on_change.append(self.gates.check)
         return memory, cpu
+
+    def _connect_apic(self) -> None:
+        """The guest uses the real CPU's local APIC, with its own state in it (csrc/apic.c)."""
+        LocalApic(self.cpu, self.board, self.world.leave)
+        self.cpu.set_apic(ApicMode.BUS)
+        self.world.set_apic(ApicMode.LENT)
+        self._guest_memory.lent.add(LOCAL_APIC >> 12)
+
+    def watch_apic(self) -> None:
+        super().watch_apic()
+        if self.board.ioapic is not None:
+            self.world.set_apic(ApicMode.BUS)
+            self._guest_memory.lent.clear()
+            self.paging.clear()
 
     def load(
         self,
@@ -195,10 +211,13 @@ class VirtualMachine(Machine):
 
     def _run_virtual(self, until: int) -> int:
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
-        tick, clock = self._tick, self.board.clock
+        tick, clock, timer_due = self._tick, self.board.clock, self._timer_due
         run_to_exit = self._run_once if self._tracer is None else self._run_traced_to_exit
         while True:
-            reason = run_to_exit(until)
+            if timer_due[0] <= tick[0]:
+                self.world.leave()  # the guest may have set it anew since
+                self.cpu.advance_apic()
+            reason = run_to_exit(min(until, timer_due[0]))
             if reason != DEADLINE or self._stop is not None:
                 return reason
             now = tick[0]
@@ -251,7 +270,9 @@ class VirtualMachine(Machine):
         if not self.technique.guest_mode:
             super()._interrupt()
             return
-        self.guest_mode.deliver(self.board.pic.acknowledge(), EXTERNAL)
+        if not self.cpu.state.interrupt_line:
+            return
+        self.guest_mode.deliver(self._acknowledge(), EXTERNAL)
         while self.guest_mode.delivering and self._stop is None:
             again = self._run_once(self.ticks)
             if again != DEADLINE:

@@ -30,6 +30,11 @@ class Platform(Protocol):
     def set_interrupt(self, level: bool) -> None:
         """Drive the CPU's own interrupt line: for interrupt controllers."""
 
+    def send_message(
+        self, *, destination: int, logical: bool, mode: int, vector: int, level: bool
+    ) -> bool:
+        """Send an interrupt to the local APICs that are meant; whether one has taken it."""
+
     def request_input(self, device: str) -> None:
         """Ask the outside for bytes; what is there comes at once, through `receive`."""
 
@@ -58,10 +63,14 @@ def _copy(value: Any) -> Any:
 
 
 class Device:
-    """A device on ports. Subclasses give `name`, `ports` and the four methods they need."""
+    """A device on ports or pages of machine addresses, or both.
+
+    Subclasses give `name`, `ports`, `pages` and the four methods they need.
+    """
 
     name: ClassVar[str]
-    ports: ClassVar[tuple[tuple[int, int], ...]]  #: ranges (first, count)
+    ports: ClassVar[tuple[tuple[int, int], ...]] = ()  #: ranges (first, count)
+    pages: ClassVar[tuple[tuple[int, int], ...]] = ()  #: ranges (address, bytes), whole pages
     width: ClassVar[int] = 1  #: bytes it takes at once; the bus splits what is wider
     state: Any  #: a `State`
 
@@ -69,11 +78,11 @@ class Device:
         self.platform = platform
 
     def read(self, port: int, size: int = 1) -> int:
-        """IN from `port` (absolute). `size` is more than 1 byte only if `width` is."""
+        """IN from `port` (absolute), or a load from a machine address. `size` is more than 1 byte only if `width` is."""
         return (1 << 8 * size) - 1
 
     def write(self, port: int, size: int, value: int) -> None:
-        """OUT of `size` bytes to `port` (absolute)."""
+        """OUT of `size` bytes to `port` (absolute), or a store to a machine address."""
 
     def wake(self, tag: str) -> None:
         """A wake-up is due."""

@@ -5,9 +5,10 @@ Receiving does: bytes arrive at line rate, 115200 baud, and wait on the line whi
 room, as a sender with handshake would. Input known beforehand is on the line from tick 0, but
 nobody is asked for it before the guest listens: it enables the receive interrupt, reads the receive
 buffer, or looks at the line status twice without sending. So a guest that only prints never waits
-for a pipe. Implemented: FIFOs and their triggers, receive timeout, the priorities of IIR, loopback,
-OUT2 as the interrupt's gate. Left out: modem control, line format, break. Source: National
-Semiconductor PC16550D data sheet. Read debug.py next.
+for a pipe. Implemented: FIFOs and their triggers, receive timeout, the priorities of IIR, loopback.
+On the first serial cards OUT2 connected the interrupt to its line; here it is connected always, as
+in QEMU, which kernels that never set OUT2 rely on (xv6). Left out: modem control, line format,
+break. Source: National Semiconductor PC16550D data sheet. Read debug.py next.
 """
 
 from __future__ import annotations
@@ -272,7 +273,6 @@ class Uart(Device):
         return IIR_NONE
 
     def _update(self) -> None:
-        """On a PC, OUT2 connects the interrupt to its line; loopback cuts it."""
-        mcr = self.state.mcr
-        connected = mcr & MCR_OUT2 and not mcr & MCR_LOOP
-        self.platform.set_irq(LINE, bool(connected) and self._cause() != IIR_NONE)
+        """Loopback cuts the interrupt from its line; OUT2 does not: see the head."""
+        connected = not self.state.mcr & MCR_LOOP
+        self.platform.set_irq(LINE, connected and self._cause() != IIR_NONE)

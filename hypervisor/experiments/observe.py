@@ -313,6 +313,7 @@ class Recorder:
         """Listen to a bare machine's board and events; its -d traces fall silent."""
         self.attach(machine.board)
         machine.set_tracer(TraceKind.EVENT, self)
+        machine.watch_apic()
 
     def event(self, record: Any) -> None:
         """Take a TRACE_EVENT record of the core; others are passed over."""

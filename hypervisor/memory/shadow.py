@@ -63,6 +63,7 @@ class Verdict(Enum):
     HIDDEN = "hidden"  #: the entry was missing; it is there now
     TRUE = "true"  #: the guest's own
     TRACED = "traced"  #: a store to a traced page: to be interpreted
+    DEVICE = "device"  #: an access to a device: to be interpreted
     BARRED = "barred"  #: right, but not for the real CPU: to be interpreted
 
 
@@ -172,6 +173,8 @@ class ShadowPaging(GuestPaging):
         if walked is None:
             return Verdict.TRUE, self._cpu.walk_error
         page = walked.physical >> 12
+        if page in self._memory.devices and page not in self._memory.lent:
+            return Verdict.DEVICE, 0
         if access & WRITE and page in self._traced:
             return Verdict.TRACED, 0
         if page in self._veiled and not self._shows(page, linear, access):
@@ -274,7 +277,7 @@ class ShadowPaging(GuestPaging):
                 continue
             if table.key.extensions and entry & LARGE:
                 continue  # a reserved bit: that page faults
-            if entry >> 12 in self._veiled:
+            if entry >> 12 in self._veiled or entry >> 12 in self._memory.devices:
                 continue
             rights = entry & table.key.rights
             if not entry & DIRTY:

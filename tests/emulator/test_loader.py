@@ -57,6 +57,11 @@ def test_an_elf_lies_at_its_physical_addresses_and_starts_at_its_entry():
     assert image.segments[0].size == 0x100
 
 
+def test_an_entry_may_be_a_physical_address():
+    data = elf((BASE, kernel(), 0x100), virtual=0xC0000000, entry=BASE + 12)
+    assert plan(data, ram=RAM).registers["eip"] == BASE + 12
+
+
 def test_the_information_block():
     data = elf((BASE, kernel(), 0x100))
     modules = [Module(b"first", "one a"), Module(b"", "empty"), Module(b"x" * 5000, "three")]
