@@ -5,7 +5,7 @@ They start empty. A load then faults, and `fill` copies the guest's descriptor, 
 All else - gates, system descriptors, what is not accessed yet - is left out, so that such a load
 goes to the scratch CPU, which does with it what the architecture says. The pages that filled
 descriptors came from are traced: before the guest changes one, the shadows of that page are
-emptied.
+emptied. A page that is written to all the time is not worth it: its descriptors stay out.
 
 A segment register that the guest has loaded by itself holds the shadow; `source` knows the
 original.
@@ -14,7 +14,7 @@ original.
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +43,9 @@ SYSTEM_TSS: Final = 0x89
 SYSTEM_LDT: Final = 0x82
 PAIR: Final = struct.Struct("<II")
 READ: Final = int(Access.READ)
+#: Stores to a page with descriptors after which they are left to the virtual CPU. Small kernels have
+#: their GDT in a structure of a CPU, beside its most used variables (xv6).
+MOST_STORES: Final = 1000
 
 
 def key_of(selector: int) -> int:
@@ -80,6 +83,9 @@ class Descriptors:
         self._sources: dict[int, Segment] = {}
         self._originals: dict[int, tuple[int, ...]] = {}  #: the same, as they were read
         self._pages: dict[int, set[int]] = defaultdict(set)  #: guest page -> keys
+        self._stores: Counter[int] = Counter()  #: by guest page with descriptors
+        self.busy: set[int] = set()  #: guest pages with so many that they are not shadowed
+        self.on_busy: Callable[[int], None] = lambda page: None
         self._places: dict[int, int] = {}  #: linear page of filled descriptors -> guest page
         self._tables = self._table_registers()
         self._write_system()
@@ -122,12 +128,29 @@ class Descriptors:
 
     def forget_page(self, page: int) -> None:
         """The guest has changed a guest page, perhaps one with descriptors."""
+        self._count_store(page)
         for key in list(self._pages.get(page, ())):
             if self._read(key) != self._originals.get(key):
                 self._pages[page].discard(key)
                 self._sources.pop(key, None)
                 self._originals.pop(key, None)
                 self._write(key, (0, 0))
+
+    def _count_store(self, page: int) -> None:
+        """Let go of a table among variables, whose stores cost more than its loads can save.
+
+        Its descriptors are left to the virtual CPU from now on, and its page is not traced for them.
+        """
+        if page not in self._pages:
+            return
+        self._stores[page] += 1
+        if self._stores[page] == MOST_STORES:
+            self.busy.add(page)
+            for key in self._pages.pop(page):
+                self._sources.pop(key, None)
+                self._originals.pop(key, None)
+                self._write(key, (0, 0))
+            self.on_busy(page)
 
     def clear(self) -> None:
         """Forget all."""
@@ -137,6 +160,8 @@ class Descriptors:
         self._originals.clear()
         self._pages.clear()
         self._places.clear()
+        self._stores.clear()
+        self.busy.clear()
 
     # -- filling -----------------------------------------------------------------------------------
 
@@ -163,7 +188,7 @@ class Descriptors:
         for place in {linear & -4096, (linear + 7) & -4096}:
             self._cpu.walk(place, READ)  # the guest's load would have set the accessed bits
             page = self._page_of(place)
-            if page is None:
+            if page is None or page in self.busy:
                 return False
             self._places[place] = page
             self._pages[page].add(key)

@@ -95,7 +95,7 @@ class Gates:
         vm = self._vm
         gate = self._read_gate(vector)
         page = vm.page_of(self._place(vector))
-        if gate is None or page is None:
+        if gate is None or page is None or page in vm.descriptors.busy:
             return None
         low, high = gate
         selector = low >> 16
@@ -135,8 +135,8 @@ class Gates:
             return False
         place = (tr.base + TSS_KERNEL_STACK) & 0xFFFF_FFFF
         data = vm.cpu.read_linear(place, 6)
-        pages = [vm.page_of(place), vm.page_of(place + 5)]
-        if len(data) < 6:
+        pages = {vm.page_of(place), vm.page_of(place + 5)}
+        if len(data) < 6 or not vm.descriptors.busy.isdisjoint(pages):
             return False
         pointer, selector = struct.unpack("<IH", data)
         if selector & 3:
@@ -180,6 +180,11 @@ class Gates:
             self.close()
         if page in self._idt_pages:
             self._refused.clear()
+
+    def abandon(self, page: int) -> None:
+        """A page is written to all the time: no gate may depend on it, for it is traced no more."""
+        if page in self._idt_pages | self._tss_pages:
+            self.close()
 
     def close(self) -> None:
         """Take all gates back; those that are still right come back with their next use."""

@@ -145,6 +145,7 @@ class VirtualMachine(Machine):
         self._run_once = self._run_guest_to_exit if guest_mode else self._run_to_exit
         self.technique.attach(self)
         self.gates = Gates(self)
+        self.descriptors.on_busy = self._leave_busy
         self.world.on_change.append(self.gates.check)
         return memory, cpu
 
@@ -439,6 +440,11 @@ class VirtualMachine(Machine):
         self.descriptors.check()
         self.gates.written(page)
         self.technique.written(self, page)
+
+    def _leave_busy(self, page: int) -> None:
+        """A page with descriptors is written to all the time: no table in it is shadowed any more."""
+        self.gates.abandon(page)
+        self.paging.untrace(page)
 
     # -- tracing -----------------------------------------------------------------------------------
 

@@ -42,6 +42,9 @@ class GuestPaging:
     def trace(self, page: int, owner: str = "") -> None:
         """Have stores to a guest page reported, if there is a way to see them."""
 
+    def untrace(self, page: int, owner: str = "") -> None:
+        """An owner needs to know of stores to a guest page no more."""
+
     def is_traced(self, page: int) -> bool:
         """Are stores to a guest page reported?"""
         del page

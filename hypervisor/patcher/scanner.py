@@ -47,6 +47,19 @@ _CALLS: Final = frozenset({"call", "call_indirect"})
 _ENDS: Final = frozenset(row for row in ENDS if ROWS[row].body != "into")
 
 
+def _loaded_target(before: Instruction | None, instruction: Instruction) -> list[int]:
+    """Where an indirect jump or call leads whose register the instruction before it has loaded.
+
+    So kernels go from where they are loaded to where they are linked.
+    """
+    if before is None or instruction.row.body not in ("jmp_indirect", "call_indirect"):
+        return []
+    if before.row.body != "mov" or before.operands[0] != instruction.operands[0]:
+        return []
+    value = before.operands[1]
+    return [value.value & 0xFFFF_FFFF] if isinstance(value, Immediate) else []
+
+
 class Scanner:
     """What is known of the kernel's code in one address space of one guest, by EIP."""
 
@@ -158,6 +171,7 @@ class Scanner:
         """Scan straight on from an EIP; where else control goes from there."""
         found: list[int] = []
         source: Source | None = None
+        before: Instruction | None = None
         start, zeros = eip, 0
         while not self.knows(eip):
             if source is None or eip - start >= len(source.code):
@@ -179,6 +193,10 @@ class Scanner:
             if at_end:  # who comes here asks, and is led on by a scan from behind it
                 break
             found += self._leads_to(eip, instruction)
+            for target in _loaded_target(before, instruction):
+                self.targets[target].add(eip)
+                found.append(target)
+            before = instruction
             eip = (eip + instruction.length) & 0xFFFF_FFFF
             if instruction.row.id in _ENDS:
                 break
