@@ -1,4 +1,4 @@
-"""What a PC's firmware leaves in memory: the BIOS data area; on an `apic` machine the MP tables too.
+"""What a PC's firmware leaves in memory: its data area; on an `apic` machine the MP tables, too.
 
 Kernels look there before they know anything else: for the end of conventional memory, for COM1's
 port, for how many CPUs there are and which pin of the I/O APIC a line is wired to. No code of the

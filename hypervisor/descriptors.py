@@ -43,8 +43,8 @@ SYSTEM_TSS: Final = 0x89
 SYSTEM_LDT: Final = 0x82
 PAIR: Final = struct.Struct("<II")
 READ: Final = int(Access.READ)
-#: Stores to a page with descriptors after which they are left to the virtual CPU. Small kernels have
-#: their GDT in a structure of a CPU, beside its most used variables (xv6).
+#: Stores to a page with descriptors after which they are left to the virtual CPU. Small kernels
+#: have their GDT in a structure of a CPU, beside its most used variables (xv6).
 MOST_STORES: Final = 1000
 
 
@@ -139,7 +139,7 @@ class Descriptors:
     def _count_store(self, page: int) -> None:
         """Let go of a table among variables, whose stores cost more than its loads can save.
 
-        Its descriptors are left to the virtual CPU from now on, and its page is not traced for them.
+        Its descriptors are left to the virtual CPU from now on; its page is not traced for them.
         """
         if page not in self._pages:
             return

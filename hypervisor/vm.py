@@ -442,7 +442,7 @@ class VirtualMachine(Machine):
         self.technique.written(self, page)
 
     def _leave_busy(self, page: int) -> None:
-        """A page with descriptors is written to all the time: no table in it is shadowed any more."""
+        """A page with descriptors is written to all the time: they are not shadowed any more."""
         self.gates.abandon(page)
         self.paging.untrace(page)
 

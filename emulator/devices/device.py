@@ -78,7 +78,10 @@ class Device:
         self.platform = platform
 
     def read(self, port: int, size: int = 1) -> int:
-        """IN from `port` (absolute), or a load from a machine address. `size` is more than 1 byte only if `width` is."""
+        """IN from `port` (absolute), or a load from a machine address.
+
+        `size` is more than 1 byte only if `width` is.
+        """
         return (1 << 8 * size) - 1
 
     def write(self, port: int, size: int, value: int) -> None:

@@ -50,7 +50,7 @@ DOWNGRADED: Final = "downgraded"
 #: Instructions that move together at most, so that a loop among them is whole.
 MOST_MOVED: Final = 16
 #: Behind these nothing of ours follows.
-_ENDING: Final = frozenset({"iret", "ret", "jmp"})
+_ENDING: Final = frozenset({"call", "iret", "ret", "jmp"})
 
 
 class Patch:

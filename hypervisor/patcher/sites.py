@@ -27,8 +27,8 @@ _BY_GATE: Final = frozenset({"int3", "into"})
 _SHOWS: Final = frozenset({"mov_from_sreg", "push_sreg"})
 #: Their targets are known when they are executed; under --strict they are looked at.
 INDIRECT: Final = frozenset({"ret", "jmp_indirect", "call_indirect"})
-#: Their targets are known when they are scanned.
-_BRANCHES: Final = frozenset({"jmp", "jcc", "loop", "loopz", "loopnz", "jecxz"})
+#: Their targets are known when they are scanned. (A call pushes where the original returns to.)
+_BRANCHES: Final = frozenset({"call", "jmp", "jcc", "loop", "loopz", "loopnz", "jecxz"})
 _LOADS: Final = frozenset({"mov_to_sreg", "pop_sreg"})
 _LOAD: Final = FORM_BY_NAME["load"]
 
@@ -67,7 +67,7 @@ def is_site(instruction: Instruction) -> bool:
 
 
 def branch_form(instruction: Instruction) -> Callable[[PatchWriter], None] | None:
-    """What writes a direct jump, so that it leads where it led; None if it is none."""
+    """What writes a direct jump or call, so that it leads where it led; None if it is none."""
     body = instruction.row.body
     if body not in _BRANCHES or instruction.prefixes.operand_size:
         return None

@@ -139,10 +139,12 @@ def test_a_guest_that_polls_asks_again_and_again():
     assert bench[DATA] == ord("z")
 
 
-def test_receive_interrupt_needs_out2():
+def test_receive_interrupt_needs_no_out2():
     bench = Bench(b"a", b"")
     bench[IER] = 1
     assert bench[IIR] == 4
+    assert bench.irq
+    bench[MCR] = LOOP
     assert not bench.irq
     bench[MCR] = OUT2
     assert bench.irq
