@@ -21,7 +21,7 @@ from emulator import diagnostics, firmware
 from emulator.board import Board, Sink
 from emulator.clock import NEVER, TICKS_PER_SECOND
 from emulator.console import BytesInput, InputSource, StreamInput
-from emulator.core import EFLAGS_IF, ApicMode, Cpu, ExitReason, PageFlag
+from emulator.core import EFLAGS_IF, Cpu, ExitReason, PageFlag
 from emulator.devices.rtc import DEFAULT_DATE
 from emulator.errors import MachineError
 from emulator.loader import Module, Program, plan
@@ -88,6 +88,7 @@ class Machine:
             apic=machine == "apic",
         )
         self.board.on_interrupt = self.cpu.set_interrupt
+        self.local_apic: LocalApic | None = None
         self._connect_pages()
         #: Names for addresses; a program that brings its own sets them when it is loaded.
         self.symbols: Symbols = Symbols()
@@ -118,15 +119,14 @@ class Machine:
         return memory, Cpu(memory.machine)
 
     def _connect_pages(self) -> None:
-        """Have accesses to the devices' pages exit; give the CPU its local APIC."""
+        """Give the CPU its local APIC; have accesses to the devices' pages exit."""
         if self.board.ioapic is not None:
-            self._connect_apic()
+            self.local_apic = self._make_apic()
         for page in self.board.bus.pages:
             self.memory.leave_device(page)
 
-    def _connect_apic(self) -> None:
-        LocalApic(self.cpu, self.board, self._nothing)
-        self.cpu.set_apic(ApicMode.SERVED)
+    def _make_apic(self) -> LocalApic:
+        return LocalApic(self.cpu, self.board)
 
     def _exit_table(self) -> list[Callable[[], None]]:
         """What serves each exit reason, by its number. The rest stop the machine."""
@@ -384,8 +384,8 @@ class Machine:
 
     def watch_apic(self) -> None:
         """Have all accesses to the local APIC go over the bus; needs a tracer."""
-        if self.board.ioapic is not None:
-            self.cpu.set_apic(ApicMode.BUS)
+        if self.local_apic is not None:
+            self.local_apic.watch()
 
     def _run_traced(self, until_tick: int) -> int:
         self.cpu.advance_apic()  # if the core does not do it
