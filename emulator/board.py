@@ -8,26 +8,31 @@ devices/device.py for the other side of the platform.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from emulator.bus import Bus, Claim
+from emulator.bus import Bus
 from emulator.clock import Clock, Input, InputQueue
 from emulator.console import BytesInput, InputSource
 from emulator.devices.debug import DebugConsole, DebugExit, PostCode
 from emulator.devices.device import Device
+from emulator.devices.ide import PrimaryIde, SecondaryIde
 from emulator.devices.pic import Pic
 from emulator.devices.pit import Pit
 from emulator.devices.rtc import DEFAULT_DATE, Rtc
 from emulator.devices.uart import Uart
+from emulator.disk import Disk
 
 Sink = Callable[[bytes], object]
 CONSOLE: Final = Uart.name  #: the device that live input is for
 
 
 class Board:
-    """A PC's devices. `ram` is the size their firmware bytes tell, in bytes."""
+    """A PC's devices. `ram` is the size their firmware bytes tell, in bytes.
+
+    disks: of the primary IDE channel's first and second drive, then of the secondary's.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Board:
         console_in: InputSource | None = None,
         console_out: Sink,
         debug_out: Sink,
+        disks: Sequence[Disk | None] = (),
     ) -> None:
         self.clock = Clock()
         self.bus = Bus()
@@ -55,14 +61,15 @@ class Board:
             DebugExit(self),
             DebugConsole(self, debug_out),
             PostCode(self),
+            PrimaryIde(self, disks[:2]),
+            SecondaryIde(self, disks[2:]),
         ):
             self.plug(device)
 
     def plug(self, device: Device) -> None:
         """Add a device; MachineError if a port is taken."""
         self.devices[device.name] = device
-        for first, count in device.ports:
-            claim = Claim(device.name, first, count, device.read, device.write, device.width)
+        for claim in device.claims():
             self.bus.claim_ports(claim)
 
     # -- the platform that devices see (devices/device.py) --------------------------------------

@@ -23,6 +23,7 @@ from emulator.clock import NEVER, TICKS_PER_SECOND
 from emulator.console import BytesInput, InputSource, StreamInput
 from emulator.core import EFLAGS_IF, Cpu, ExitReason
 from emulator.devices.rtc import DEFAULT_DATE
+from emulator.disk import DiskSource, close_opened, open_disks
 from emulator.errors import MachineError
 from emulator.loader import HOLE, Module, Program, plan
 from emulator.memory import Memory, parse_size
@@ -55,7 +56,8 @@ class Machine:
     mnemonics: those raise #GP(0) above CPL 0. rtc: the date at tick 0. console_in: bytes, a file
     or descriptor, or an `InputSource`. console_out, debug_out: a function of bytes, or a binary
     file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
-    trace: a list of -d words, printed through trace_out.
+    trace: a list of -d words, printed through trace_out. disks: up to four (`emulator.disk.Disk`,
+    the name of an image file, or bytes), None where there is none; `close` closes those it opened.
     """
 
     def __init__(
@@ -71,11 +73,14 @@ class Machine:
         trace: str = "",
         trace_out: Callable[[str], object] = sys.stderr.write,
         cost_model: str = "",
+        disks: Sequence[DiskSource] = (),
     ) -> None:
         if machine not in MACHINES:
             raise MachineError(f"machine {machine!r}: expected {' or '.join(MACHINES)}")
         self._cost_model = cost_model
         self.memory, self.cpu = self._build(parse_size(ram))
+        self._disk_sources = disks
+        self.disks = open_disks(disks)
         self._output = bytearray()
         self.board = Board(
             ram=self.memory.size,
@@ -83,6 +88,7 @@ class Machine:
             console_in=_source(console_in),
             console_out=_sink(console_out) or self._output.extend,
             debug_out=_sink(debug_out) or (lambda data: None),
+            disks=self.disks,
         )
         self.board.on_interrupt = self._set_interrupt
         #: Names for addresses; a program that brings its own sets them when it is loaded.
@@ -234,11 +240,15 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        read, clock = self.board.bus.port_read, self.board.clock
+        bus, clock = self.board.bus, self.board.clock
         data = b""
-        for _ in range(count):
-            data += read(port, size).to_bytes(size, "little")
-            clock.now += 1  # an iteration each: where a rep is cut must not matter to a device
+        while len(data) < count * size:
+            piece = bus.port_read_block(port, size, count - len(data) // size)
+            if not piece:
+                piece = bus.port_read(port, size).to_bytes(size, "little")
+            data += piece
+            # An iteration each: where a rep is cut must not matter to a device.
+            clock.now += len(piece) // size
         clock.now = self.ticks
         self.cpu.complete_bytes(data)
 
@@ -247,15 +257,21 @@ class Machine:
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
-            data = self.cpu.exit_data
-            for at in range(0, count * size, size):
-                element = int.from_bytes(data[at : at + size], "little")
-                self.board.bus.port_write(port, size, element)
-                self.board.clock.now += 1  # as for reads
-            self.board.clock.now = self.ticks
+            self._port_write_many(port, size, bytes(self.cpu.exit_data[: count * size]))
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()
+
+    def _port_write_many(self, port: int, size: int, data: bytes) -> None:
+        bus, clock = self.board.bus, self.board.clock
+        while data:
+            done = bus.port_write_block(port, size, data)
+            if not done:
+                bus.port_write(port, size, int.from_bytes(data[:size], "little"))
+                done = 1
+            data = data[done * size :]
+            clock.now += done  # as for reads
+        clock.now = self.ticks
 
     def _mmio_read(self) -> None:
         record = self.cpu.exit
@@ -337,6 +353,10 @@ class Machine:
         """Make `run` return soon; may be called from a signal handler or another thread."""
         self.cpu.request_exit()
 
+    def close(self) -> None:
+        """Flush and close the disks that this machine opened."""
+        close_opened(self._disk_sources, self.disks)
+
     # -- tracing ----------------------------------------------------------------------------------
 
     def _start_trace(self, kinds: str, out: Callable[[str], object]) -> None:
@@ -363,7 +383,10 @@ class Machine:
     # -- snapshots --------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
-        """The whole machine as plain data: numbers, strings, bytes, lists, dicts."""
+        """The whole machine as plain data: numbers, strings, bytes, lists, dicts.
+
+        Of its disks only what was written in memory: an image file is what it is.
+        """
         return {
             "version": SNAPSHOT_VERSION,
             "cpu": self.cpu.save(),

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
+from emulator.bus import Claim
+
 
 class Platform(Protocol):
     """What a device may ask of its surroundings."""
@@ -67,6 +69,13 @@ class Device:
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
+
+    def claims(self) -> list[Claim]:
+        """Its entries in the bus's table: one a range, unless it has more to say of some port."""
+        return [
+            Claim(self.name, first, count, self.read, self.write, self.width)
+            for first, count in self.ports
+        ]
 
     def read(self, port: int, size: int = 1) -> int:
         """IN from `port` (absolute). `size` is more than 1 byte only if `width` is."""
