@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from emulator.bus import Bus
 from emulator.clock import Clock, Input, InputQueue
-from emulator.console import BytesInput, InputSource
+from emulator.console import BytesInput, InputSource, Sink
 from emulator.devices.debug import DebugConsole, DebugExit, PostCode
 from emulator.devices.device import Device
 from emulator.devices.ide import PrimaryIde, SecondaryIde
@@ -24,7 +24,6 @@ from emulator.devices.rtc import DEFAULT_DATE, Rtc
 from emulator.devices.uart import Uart
 from emulator.disk import Disk
 
-Sink = Callable[[bytes], object]
 CONSOLE: Final = Uart.name  #: the device that live input is for
 
 

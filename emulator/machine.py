@@ -15,12 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 
 from emulator import diagnostics
-from emulator.board import Board, Sink
+from emulator.board import Board
 from emulator.clock import NEVER, TICKS_PER_SECOND
-from emulator.console import BytesInput, InputSource, StreamInput
+from emulator.console import ConsoleIn, ConsoleOut, as_sink, as_source
 from emulator.core import EFLAGS_IF, Cpu, ExitReason
 from emulator.devices.rtc import DEFAULT_DATE
 from emulator.disk import DiskSource, close_opened, open_disks
@@ -28,6 +28,7 @@ from emulator.errors import MachineError
 from emulator.loader import HOLE, Module, Program, plan
 from emulator.memory import Memory, parse_size
 from emulator.result import Result, Stop
+from emulator.strings import read_elements, write_elements
 from emulator.symbols import Symbols
 
 MACHINES: Final = ("pc",)
@@ -38,9 +39,6 @@ POLL_TICKS: Final = 1_000_000
 SNAPSHOT_VERSION: Final = 1
 #: Stops after which the machine may go on: nothing has happened to the guest.
 PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
-
-ConsoleIn = InputSource | BinaryIO | bytes | int | None
-ConsoleOut = Sink | BinaryIO | None
 
 
 class TraceSink(Protocol):
@@ -85,9 +83,9 @@ class Machine:
         self.board = Board(
             ram=self.memory.size,
             date=rtc,
-            console_in=_source(console_in),
-            console_out=_sink(console_out) or self._output.extend,
-            debug_out=_sink(debug_out) or (lambda data: None),
+            console_in=as_source(console_in),
+            console_out=as_sink(console_out) or self._output.extend,
+            debug_out=as_sink(debug_out) or (lambda data: None),
             disks=self.disks,
         )
         self.board.on_interrupt = self._set_interrupt
@@ -240,16 +238,9 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        bus, clock = self.board.bus, self.board.clock
-        data = b""
-        while len(data) < count * size:
-            piece = bus.port_read_block(port, size, count - len(data) // size)
-            if not piece:
-                piece = bus.port_read(port, size).to_bytes(size, "little")
-            data += piece
-            # An iteration each: where a rep is cut must not matter to a device.
-            clock.now += len(piece) // size
-        clock.now = self.ticks
+        board = self.board
+        data = read_elements(board.bus, board.clock, port, size, count)
+        board.clock.now = self.ticks
         self.cpu.complete_bytes(data)
 
     def _port_write(self) -> None:
@@ -257,21 +248,12 @@ class Machine:
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
-            self._port_write_many(port, size, bytes(self.cpu.exit_data[: count * size]))
+            board, data = self.board, bytes(self.cpu.exit_data[: count * size])
+            write_elements(board.bus, board.clock, port, size, data)
+            board.clock.now = self.ticks
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()
-
-    def _port_write_many(self, port: int, size: int, data: bytes) -> None:
-        bus, clock = self.board.bus, self.board.clock
-        while data:
-            done = bus.port_write_block(port, size, data)
-            if not done:
-                bus.port_write(port, size, int.from_bytes(data[:size], "little"))
-                done = 1
-            data = data[done * size :]
-            clock.now += done  # as for reads
-        clock.now = self.ticks
 
     def _mmio_read(self) -> None:
         record = self.cpu.exit
@@ -409,30 +391,6 @@ class Machine:
         self.board.clock.now = self.ticks
         self.halted = saved["halted"]
         self._stop = self._status = None
-
-
-def _source(given: ConsoleIn) -> InputSource:
-    if given is None:
-        return BytesInput()
-    if isinstance(given, (bytes, bytearray)):
-        return BytesInput(bytes(given))
-    if isinstance(given, int):
-        return StreamInput(given)
-    if isinstance(given, InputSource):
-        return given
-    return StreamInput(given.fileno())
-
-
-def _sink(given: ConsoleOut) -> Sink | None:
-    if given is None or callable(given):
-        return given
-    stream = given
-
-    def write(data: bytes) -> None:
-        stream.write(data)
-        stream.flush()
-
-    return write
 
 
 def _unsafe_rows(wanted: bool | Iterable[str]) -> list[int]:
