@@ -47,7 +47,7 @@ from emulator.devices.drive import (
     Drive,
     Transfer,
 )
-from emulator.devices.identify import MOST_BLOCK, Identity, identify
+from emulator.devices.identify import MOST_BLOCK, identify
 from emulator.disk import SECTOR, Disk
 from emulator.errors import DiskError
 
@@ -352,8 +352,7 @@ class Channel(Device):
     def identify(self, drive: Drive) -> int:
         """IDENTIFY DEVICE: a block that is no sector's."""
         serial = f"17-{self.line - 14}{self.state.active}"
-        sectors = self._disk().sectors
-        drive.buffer = identify(Identity(serial, sectors, drive.heads, drive.track, drive.multiple))
+        drive.buffer = identify(drive, serial, self._disk().sectors)
         drive.position = drive.left = 0
         return 0
 

@@ -7,7 +7,9 @@ Source: ATA/ATAPI-6 (T13 1410D), 8.15. Read ide.py for the drive.
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
+
+from emulator.devices.drive import HEADS, TRACK, Drive
 
 WORDS: Final = 256
 #: Sectors that the addresses of the two older ways reach.
@@ -21,32 +23,22 @@ WRITE_CACHE, LOOK_AHEAD, NOP = 1 << 5, 1 << 6, 1 << 14
 LBA48, FLUSH, FLUSH_EXT, VALID = 1 << 10, 1 << 12, 1 << 13, 1 << 14
 
 
-class Identity(NamedTuple):
-    """A drive, as it is now."""
-
-    serial: str
-    sectors: int
-    heads: int  #: of the translation in use
-    sectors_per_track: int
-    multiple: int  #: sectors that READ MULTIPLE moves at once; 0: it may not be used
-
-
 def cylinders(sectors: int, heads: int, per_track: int) -> int:
     """Of a translation: whole ones, at least one, and no more than a BIOS can count."""
     return max(1, min(sectors // (heads * per_track), 16_383 if heads == 16 else 0xFFFF))
 
 
-def identify(drive: Identity) -> bytes:
-    """The answer to IDENTIFY DEVICE."""
-    heads, track = drive.heads, drive.sectors_per_track
-    now = cylinders(drive.sectors, heads, track)
+def identify(drive: Drive, serial: str, sectors: int) -> bytes:
+    """The answer to IDENTIFY DEVICE, of a drive of so many sectors."""
+    heads, track = drive.heads, drive.track
+    now = cylinders(sectors, heads, track)
     commands = LBA48 | FLUSH | FLUSH_EXT
     words = [0] * WORDS
     numbers = {
         0: NOT_REMOVABLE,
-        1: cylinders(drive.sectors, 16, 63),
-        3: 16,
-        6: 63,
+        1: cylinders(sectors, HEADS, TRACK),
+        3: HEADS,
+        6: TRACK,
         47: 0x8000 | MOST_BLOCK,
         48: 1,  # 32 bits at once
         49: LBA | IORDY,
@@ -69,10 +61,10 @@ def identify(drive: Identity) -> bytes:
     }
     for number, value in numbers.items():
         words[number] = value
-    _put(words, 57, min(now * heads * track, drive.sectors, MOST_BY_CHS), 2)
-    _put(words, 60, min(drive.sectors, MOST_BY_LBA28), 2)
-    _put(words, 100, drive.sectors, 4)
-    _put_text(words, 10, 10, drive.serial)
+    _put(words, 57, min(now * heads * track, sectors, MOST_BY_CHS), 2)
+    _put(words, 60, min(sectors, MOST_BY_LBA28), 2)
+    _put(words, 100, sectors, 4)
+    _put_text(words, 10, 10, serial)
     _put_text(words, 23, 4, "1.0")
     _put_text(words, 27, 20, "SEVENTEEN DISK")
     return struct.pack(f"<{WORDS}H", *words)

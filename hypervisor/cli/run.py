@@ -67,6 +67,8 @@ class Options(NamedTuple):
     cost_model: str
     watch: bool
     timeline: str | None
+    disks: tuple[str, ...]
+    snapshot: bool
 
 
 @click.command(cls=RunCommand, short_help="Run a guest program.")
@@ -104,6 +106,13 @@ class Options(NamedTuple):
 @click.option(
     "--module", "modules", multiple=True, metavar="FILE", help="A multiboot module; repeatable."
 )
+@click.option(
+    *("--disk", "disks"),
+    multiple=True,
+    metavar="FILE[,index=N]",
+    help="A raw image as IDE disk N, 0 to 3: the lowest free if not given; repeatable.",
+)
+@click.option("--snapshot", is_flag=True, help="Keep what is written to disks in memory only.")
 @click.option(
     *("-I", "include"),
     multiple=True,
@@ -174,6 +183,7 @@ def check(options: Options) -> str | None:
         check_cost_model(options.cost_model)
     if len(options.programs) > 1 and (options.watch or options.timeline):
         raise click.UsageError("--watch and --timeline go with one PROGRAM")
+    check_disks(options)
     if options.technique == NATIVE:
         check_native(options)
         return None
@@ -191,6 +201,18 @@ def check(options: Options) -> str | None:
     except HypervisorError as error:
         raise click.UsageError(str(error)) from None
     return technique.variant
+
+
+def check_disks(options: Options) -> None:
+    """UsageError for disks that cannot be."""
+    if options.snapshot and not options.disks:
+        raise click.UsageError("--snapshot goes with --disk")
+    if options.disks:
+        from hypervisor.cli.disks import arrange
+
+        if len(options.programs) > 1:
+            raise click.UsageError("--disk goes with one PROGRAM: several would share the disk")
+        arrange(options.disks)
 
 
 def check_cost_model(name: str) -> None:
@@ -234,13 +256,17 @@ def run(options: Options, program: Loadable) -> int:
 
     for path in filter(None, (options.json, options.timeline)):
         write_file(path, b"")  # better to hear now than after the run that it cannot be
-    with Console(options.trace_file) as console:
+    with (
+        Console(options.trace_file) as console,
+        opened_disks(options) as disks,
+    ):
         machine = build_machine(
             options,
             console_in=console.source,
             console_out=console.write,
             debug_out=console.write_debug,
             trace_out=console.write_trace,
+            disks=disks,
         )
         load(machine, options, program)
         gc.freeze()  # what is loaded stays: looking through it once would cost 4 ms
@@ -256,6 +282,15 @@ def run(options: Options, program: Loadable) -> int:
     if options.json is not None:
         report.write_json(options.json, report.as_json(outcome, seconds))
     return result.status
+
+
+def opened_disks(options: Options) -> Any:
+    """A context: the machine's disks."""
+    if not options.disks:
+        return contextlib.nullcontext([])
+    from hypervisor.cli import disks
+
+    return disks.opened_disks(options.disks, options.snapshot)
 
 
 @contextlib.contextmanager
