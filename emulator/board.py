@@ -18,19 +18,21 @@ from emulator.console import BytesInput, InputSource, Sink
 from emulator.devices.debug import DebugConsole, DebugExit, PostCode
 from emulator.devices.device import Device
 from emulator.devices.ide import PrimaryIde, SecondaryIde
+from emulator.devices.keyboard import Keyboard, SystemControl
 from emulator.devices.pic import Pic
 from emulator.devices.pit import Pit
 from emulator.devices.rtc import DEFAULT_DATE, Rtc
 from emulator.devices.uart import Uart
 from emulator.disk import Disk
 
-CONSOLE: Final = Uart.name  #: the device that live input is for
+CONSOLE: Final = Uart.name  #: the device that input is for, unless it is typed
 
 
 class Board:
     """A PC's devices. `ram` is the size their firmware bytes tell, in bytes.
 
-    disks: of the primary IDE channel's first and second drive, then of the secondary's.
+    disks: of the primary IDE channel's first and second drive, then of the secondary's. typed: what
+    comes from `console_in` is typed on the keyboard; otherwise COM1 receives it.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Board:
         console_out: Sink,
         debug_out: Sink,
         disks: Sequence[Disk | None] = (),
+        typed: bool = False,
     ) -> None:
         self.clock = Clock()
         self.bus = Bus()
         self.inputs = InputQueue()
         self.source: InputSource = BytesInput() if console_in is None else console_in
+        self.console = Keyboard.name if typed else CONSOLE  #: the device that input is for
         self.interrupt = False  #: the line to the CPU
         self.on_interrupt: Callable[[bool], object] = lambda level: None
         self.status: int | None = None  #: set when the guest has switched the machine off
@@ -62,6 +66,8 @@ class Board:
             PostCode(self),
             PrimaryIde(self, disks[:2]),
             SecondaryIde(self, disks[2:]),
+            Keyboard(self, typed),
+            SystemControl(self),
         ):
             self.plug(device)
 
@@ -91,7 +97,7 @@ class Board:
         self.on_interrupt(level)
 
     def request_input(self, device: str) -> None:
-        data = self.source.read()
+        data = self.source.read() if device == self.console else b""
         if data is not None:
             self.inputs.push(Input(self.clock.now, device, data))
             self._deliver()
@@ -109,7 +115,7 @@ class Board:
     def poll(self) -> None:
         """Take in what has come from a live source since last time."""
         if self.source.live:
-            self.request_input(CONSOLE)
+            self.request_input(self.console)
 
     def _deliver(self) -> None:
         for entry in self.inputs.take_due(self.clock.now):

@@ -56,6 +56,7 @@ class Machine:
     file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
     trace: a list of -d words, printed through trace_out. disks: up to four (`emulator.disk.Disk`,
     the name of an image file, or bytes), None where there is none; `close` closes those it opened.
+    typed: what comes from console_in is typed on the keyboard instead of being sent to COM1.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Machine:
         trace_out: Callable[[str], object] = sys.stderr.write,
         cost_model: str = "",
         disks: Sequence[DiskSource] = (),
+        typed: bool = False,
     ) -> None:
         if machine not in MACHINES:
             raise MachineError(f"machine {machine!r}: expected {' or '.join(MACHINES)}")
@@ -87,6 +89,7 @@ class Machine:
             console_out=as_sink(console_out) or self._output.extend,
             debug_out=as_sink(debug_out) or (lambda data: None),
             disks=self.disks,
+            typed=typed,
         )
         self.board.on_interrupt = self._set_interrupt
         #: Names for addresses; a program that brings its own sets them when it is loaded.
