@@ -23,6 +23,7 @@ from emulator.devices.pic import Pic
 from emulator.devices.pit import Pit
 from emulator.devices.rtc import DEFAULT_DATE, Rtc
 from emulator.devices.uart import Uart
+from emulator.devices.vga import Vga
 from emulator.disk import Disk
 
 CONSOLE: Final = Uart.name  #: the device that input is for, unless it is typed
@@ -56,6 +57,7 @@ class Board:
         self.status: int | None = None  #: set when the guest has switched the machine off
         self.devices: dict[str, Device] = {}
         self.pic = Pic(self)
+        self.vga = Vga(self)
         for device in (
             self.pic,
             Pit(self),
@@ -68,6 +70,7 @@ class Board:
             SecondaryIde(self, disks[2:]),
             Keyboard(self, typed),
             SystemControl(self),
+            self.vga,
         ):
             self.plug(device)
 

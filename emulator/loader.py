@@ -33,6 +33,9 @@ UNKNOWN_REQUIREMENTS: Final = 0xFFF8
 INFO_ADDRESS: Final = 0x9000
 CONVENTIONAL_END: Final = 0x9FC00  #: the last KiB below 640 KiB is the firmware's on a PC
 HOLE: Final = range(0xA0000, 0x100000)  #: video memory and firmware on a PC: no RAM here
+TEXT: Final = range(0xB8000, 0xC0000)  #: but the memory of the screen, which is as good to the core
+#: What of the hole there is no memory for.
+EMPTY: Final = (range(HOLE.start, TEXT.start), range(TEXT.stop, HOLE.stop))
 PAGE: Final = 4096
 LOADER_NAME: Final = b"seventeen"
 LARGEST_FILE: Final = 256 << 20

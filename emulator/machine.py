@@ -25,9 +25,10 @@ from emulator.core import EFLAGS_IF, Cpu, ExitReason
 from emulator.devices.rtc import DEFAULT_DATE
 from emulator.disk import DiskSource, close_opened, open_disks
 from emulator.errors import MachineError
-from emulator.loader import HOLE, Module, Program, plan
+from emulator.loader import EMPTY, Module, Program, plan
 from emulator.memory import Memory, parse_size
 from emulator.result import Result, Stop
+from emulator.screen import clear_screen, read_screen
 from emulator.strings import read_elements, write_elements
 from emulator.symbols import Symbols
 
@@ -109,11 +110,13 @@ class Machine:
         if trace:
             self._start_trace(trace, trace_out)
         self._reset()
+        clear_screen(self.memory)
 
     def _build(self, ram: int) -> tuple[Memory, Cpu]:
         """Memory of `ram` bytes and a CPU; a virtual machine has its own idea of them."""
         memory = Memory(ram)
-        memory.unmap(HOLE)
+        for hole in EMPTY:
+            memory.unmap(hole)
         if self._cost_model:
             from isa.cost import find_model
 
@@ -161,6 +164,7 @@ class Machine:
         if self._loaded:  # what the image leaves out is zero, as on a new machine
             self.memory.restore({})
             self.memory.forget_weights()
+            clear_screen(self.memory)
         self._loaded = True
         self.halted, self._stop, self._status = False, None, None
         for segment in image.segments:
@@ -337,6 +341,10 @@ class Machine:
     def request_exit(self) -> None:
         """Make `run` return soon; may be called from a signal handler or another thread."""
         self.cpu.request_exit()
+
+    def screen(self) -> list[str]:
+        """The lines of text on the screen, without blanks at their ends."""
+        return read_screen(self.memory, self.board.vga).lines
 
     def close(self) -> None:
         """Flush and close the disks that this machine opened."""

@@ -101,6 +101,7 @@ GUESTS: Final[tuple[Guest, ...]] = (
     Guest("clock", "clock.asm", "time, told by interrupts", ticks=60_000_000, interrupts=True),
     Guest("hypercalls", "hypercalls.asm", "asks its hypervisor by name, if it has one"),
     Guest("disk", "disk.asm", "counts its starts on a disk, if it has one"),
+    Guest("screen", "screen.asm", "a line typed on the keyboard, in colours"),
     Guest(
         "os",
         "os/os.asm",

@@ -1,17 +1,17 @@
 """A guest's memory: machine frames that the guest takes for one piece of RAM.
 
 Addresses are guest-physical. `frames` says which machine page stands for each guest page; the core
-reads the same array when it walks the guest's page tables (cpu_set_frames). Where a PC has no RAM,
-there is no frame. The interface is that of emulator/memory.py. Read vm.py next.
+reads the same array when it walks the guest's page tables (cpu_set_frames). Where a PC has no
+memory, there is no frame. The interface is that of emulator/memory.py. Read vm.py next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import PageFlag, ffi
-from emulator.loader import HOLE
+from emulator.loader import EMPTY
 from emulator.memory import Memory
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 PAGE: Final = 4096
 NO_FRAME: Final = 0xFFFFF  #: machine page beyond all memory: reads are all ones, writes are lost
+
+
+def _pages_of(ranges: Iterable[range]) -> frozenset[int]:
+    """The pages of ranges of addresses."""
+    return frozenset(
+        page for each in ranges for page in range(each.start // PAGE, each.stop // PAGE)
+    )
 
 
 class GuestMemory(Memory):
@@ -37,10 +44,11 @@ class GuestMemory(Memory):
         self.guest_page: dict[int, int] = {}  #: machine page -> guest page
         #: Address and bytes of a page -> as the guest wrote them, if a technique has changed them.
         self.view_page: Callable[[int, bytes], bytes] = lambda address, data: data
-        hole = range(HOLE.start // PAGE, HOLE.stop // PAGE)
+        hole = _pages_of(EMPTY)
         if direct:
             host.take(range(self.count))
-            host.memory.unmap(HOLE)
+            for empty in EMPTY:
+                host.memory.unmap(empty)
         for page in (page for page in range(self.count) if page not in hole):
             frame = page if direct else host.allocate()
             self.frames[page] = frame
@@ -106,8 +114,9 @@ class GuestMemory(Memory):
         self.forget_weights()
         frames = [*self.guest_page]
         if self._direct:
-            self._machine_memory.map(HOLE)
-            frames += range(HOLE.start // PAGE, HOLE.stop // PAGE)
+            for empty in EMPTY:
+                self._machine_memory.map(empty)
+            frames += _pages_of(EMPTY)
         for frame in frames:
             self._host.free(frame)
         self.guest_page.clear()

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from hypervisor.cli.ending import before_ending
 from hypervisor.cli.status import Stop, StopError
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ KEYS: Final = {
     "media": ("disk",),
     "if": ("ide",),
 }
-ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Given(NamedTuple):
@@ -86,47 +84,25 @@ def arrange(words: Sequence[str]) -> list[Given | None]:
     return drives
 
 
-class Opened:
-    """The disks of a run, and what closes them."""
-
-    def __init__(self) -> None:
-        self.disks: list[Disk | None] = []
-        self._before: dict[int, Any] = {}
-
-    def open(self, drives: Sequence[Given | None], snapshot: bool) -> None:
-        """Open them all. StopError, or DiskError."""
-        from emulator.disk import Disk
-
-        for given in drives:
-            if given is not None and not os.path.exists(given.file):
-                raise StopError(Stop.MISSING, f"{given.file}: No such file or directory")
-        for given in drives:
-            self.disks.append(given and Disk(given.file, snapshot=snapshot or given.snapshot))
-        for number in ENDING:
-            with contextlib.suppress(ValueError):  # not the main thread: signals are not ours
-                self._before[number] = signal.signal(number, self._end)
-
-    def close(self) -> None:
-        """Flush and close the disks, and leave signals to those who had them."""
-        for disk in filter(None, self.disks):
-            disk.close()
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before.clear()
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        """Close them; the signal is then whoever's it was before."""
-        del frame
-        self.close()
-        os.kill(os.getpid(), number)
-
-
 @contextlib.contextmanager
 def opened_disks(words: Sequence[str], snapshot: bool) -> Iterator[list[Disk | None]]:
-    """The disks that --disk options name, until the block ends."""
-    opened = Opened()
+    """The disks that --disk options name, until the block ends. StopError, or DiskError."""
+    from emulator.disk import Disk
+
+    drives = arrange(words)
+    for named in filter(None, drives):
+        if not os.path.exists(named.file):
+            raise StopError(Stop.MISSING, f"{named.file}: No such file or directory")
+    disks: list[Disk | None] = []
+
+    def close() -> None:
+        for disk in filter(None, disks):
+            disk.close()
+
     try:
-        opened.open(arrange(words), snapshot)
-        yield opened.disks
+        for given in drives:
+            disks.append(given and Disk(given.file, snapshot=snapshot or given.snapshot))
+        with before_ending(close):
+            yield disks
     finally:
-        opened.close()
+        close()
