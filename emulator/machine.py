@@ -31,6 +31,7 @@ from emulator.result import Result, Stop
 from emulator.screen import clear_screen, read_screen
 from emulator.strings import read_elements, write_elements
 from emulator.symbols import Symbols
+from emulator.virtualizable import unsafe_rows
 
 MACHINES: Final = ("pc",)
 #: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
@@ -105,7 +106,7 @@ class Machine:
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
         self._handlers = self._exit_table()
-        self._virtualizable = _unsafe_rows(virtualizable)
+        self._virtualizable = unsafe_rows(virtualizable)
         self._trace_kinds = 0
         if trace:
             self._start_trace(trace, trace_out)
@@ -402,17 +403,3 @@ class Machine:
         self.board.clock.now = self.ticks
         self.halted = saved["halted"]
         self._stop = self._status = None
-
-
-def _unsafe_rows(wanted: bool | Iterable[str]) -> list[int]:
-    """Ids of the rows of the unsafe mnemonics wanted, all for True; MachineError if one is none."""
-    if wanted is False:
-        return []
-    from isa.table import ROWS
-
-    unsafe = {row.mnemonic for row in ROWS if row.unsafe}
-    names = unsafe if wanted is True else set(wanted)
-    if names - unsafe:
-        unknown = ", ".join(sorted(names - unsafe))
-        raise MachineError(f"virtualizable {unknown}: expected some of {', '.join(sorted(unsafe))}")
-    return [row.id for row in ROWS if row.unsafe and row.mnemonic in names]
