@@ -15,20 +15,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 
 from emulator import diagnostics, firmware
-from emulator.board import Board, Sink
+from emulator.board import Board
 from emulator.clock import NEVER, TICKS_PER_SECOND
-from emulator.console import BytesInput, InputSource, StreamInput
+from emulator.console import ConsoleIn, ConsoleOut, as_sink, as_source
 from emulator.core import EFLAGS_IF, Cpu, ExitReason, PageFlag
 from emulator.devices.rtc import DEFAULT_DATE
+from emulator.disk import DiskSource, close_opened, open_disks
 from emulator.errors import MachineError
 from emulator.loader import Module, Program, plan
 from emulator.local_apic import LocalApic
 from emulator.memory import ROM, Memory, parse_size
 from emulator.result import Result, Stop
+from emulator.screen import clear_screen, read_screen
+from emulator.strings import read_elements, write_elements
 from emulator.symbols import Symbols
+from emulator.virtualizable import unsafe_rows
 
 MACHINES: Final = ("pc", "apic")
 #: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
@@ -38,9 +42,6 @@ POLL_TICKS: Final = 1_000_000
 SNAPSHOT_VERSION: Final = 1
 #: Stops after which the machine may go on: nothing has happened to the guest.
 PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
-
-ConsoleIn = InputSource | BinaryIO | bytes | int | None
-ConsoleOut = Sink | BinaryIO | None
 
 
 class TraceSink(Protocol):
@@ -57,7 +58,9 @@ class Machine:
     mnemonics: those raise #GP(0) above CPL 0. rtc: the date at tick 0. console_in: bytes, a file
     or descriptor, or an `InputSource`. console_out, debug_out: a function of bytes, or a binary
     file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
-    trace: a list of -d words, printed through trace_out.
+    trace: a list of -d words, printed through trace_out. disks: up to four (`emulator.disk.Disk`,
+    the name of an image file, or bytes), None where there is none; `close` closes those it opened.
+    typed: what comes from console_in is typed on the keyboard instead of being sent to COM1.
     """
 
     def __init__(
@@ -73,18 +76,24 @@ class Machine:
         trace: str = "",
         trace_out: Callable[[str], object] = sys.stderr.write,
         cost_model: str = "",
+        disks: Sequence[DiskSource] = (),
+        typed: bool = False,
     ) -> None:
         if machine not in MACHINES:
             raise MachineError(f"machine {machine!r}: expected {' or '.join(MACHINES)}")
         self._cost_model = cost_model
         self.memory, self.cpu = self._build(parse_size(ram))
+        self._disk_sources = disks
+        self.disks = open_disks(disks)
         self._output = bytearray()
         self.board = Board(
             ram=self.memory.size,
             date=rtc,
-            console_in=_source(console_in),
-            console_out=_sink(console_out) or self._output.extend,
-            debug_out=_sink(debug_out) or (lambda data: None),
+            console_in=as_source(console_in),
+            console_out=as_sink(console_out) or self._output.extend,
+            debug_out=as_sink(debug_out) or (lambda data: None),
+            disks=self.disks,
+            typed=typed,
             apic=machine == "apic",
         )
         self.board.on_interrupt = self.cpu.set_interrupt
@@ -102,11 +111,12 @@ class Machine:
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
         self._handlers = self._exit_table()
-        self._virtualizable = _unsafe_rows(virtualizable)
+        self._virtualizable = unsafe_rows(virtualizable)
         self._trace_kinds = 0
         if trace:
             self._start_trace(trace, trace_out)
         self._reset()
+        clear_screen(self.memory)
 
     def _build(self, ram: int) -> tuple[Memory, Cpu]:
         """Memory of `ram` bytes and a CPU; a virtual machine has its own idea of them."""
@@ -169,6 +179,7 @@ class Machine:
         if self._loaded:  # what the image leaves out is zero, as on a new machine
             self.memory.restore({})
             self.memory.forget_weights()
+            clear_screen(self.memory)
         self._loaded = True
         self.halted, self._stop, self._status = False, None, None
         self._load_firmware()
@@ -257,12 +268,9 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        read, clock = self.board.bus.port_read, self.board.clock
-        data = b""
-        for _ in range(count):
-            data += read(port, size).to_bytes(size, "little")
-            clock.now += 1  # an iteration each: where a rep is cut must not matter to a device
-        clock.now = self.ticks
+        board = self.board
+        data = read_elements(board.bus, board.clock, port, size, count)
+        board.clock.now = self.ticks
         self.cpu.complete_bytes(data)
 
     def _port_write(self) -> None:
@@ -270,12 +278,9 @@ class Machine:
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
-            data = self.cpu.exit_data
-            for at in range(0, count * size, size):
-                element = int.from_bytes(data[at : at + size], "little")
-                self.board.bus.port_write(port, size, element)
-                self.board.clock.now += 1  # as for reads
-            self.board.clock.now = self.ticks
+            board, data = self.board, bytes(self.cpu.exit_data[: count * size])
+            write_elements(board.bus, board.clock, port, size, data)
+            board.clock.now = self.ticks
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()
@@ -370,6 +375,14 @@ class Machine:
         """Make `run` return soon; may be called from a signal handler or another thread."""
         self.cpu.request_exit()
 
+    def screen(self) -> list[str]:
+        """The lines of text on the screen, without blanks at their ends."""
+        return read_screen(self.memory, self.board.vga).lines
+
+    def close(self) -> None:
+        """Flush and close the disks that this machine opened."""
+        close_opened(self._disk_sources, self.disks)
+
     # -- tracing ----------------------------------------------------------------------------------
 
     def _start_trace(self, kinds: str, out: Callable[[str], object]) -> None:
@@ -402,7 +415,10 @@ class Machine:
     # -- snapshots --------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
-        """The whole machine as plain data: numbers, strings, bytes, lists, dicts."""
+        """The whole machine as plain data: numbers, strings, bytes, lists, dicts.
+
+        Of its disks only what was written in memory: an image file is what it is.
+        """
         return {
             "version": SNAPSHOT_VERSION,
             "cpu": self.cpu.save(),
@@ -425,41 +441,3 @@ class Machine:
         self.board.clock.now = self.ticks
         self.halted = saved["halted"]
         self._stop = self._status = None
-
-
-def _source(given: ConsoleIn) -> InputSource:
-    if given is None:
-        return BytesInput()
-    if isinstance(given, (bytes, bytearray)):
-        return BytesInput(bytes(given))
-    if isinstance(given, int):
-        return StreamInput(given)
-    if isinstance(given, InputSource):
-        return given
-    return StreamInput(given.fileno())
-
-
-def _sink(given: ConsoleOut) -> Sink | None:
-    if given is None or callable(given):
-        return given
-    stream = given
-
-    def write(data: bytes) -> None:
-        stream.write(data)
-        stream.flush()
-
-    return write
-
-
-def _unsafe_rows(wanted: bool | Iterable[str]) -> list[int]:
-    """Ids of the rows of the unsafe mnemonics wanted, all for True; MachineError if one is none."""
-    if wanted is False:
-        return []
-    from isa.table import ROWS
-
-    unsafe = {row.mnemonic for row in ROWS if row.unsafe}
-    names = unsafe if wanted is True else set(wanted)
-    if names - unsafe:
-        unknown = ", ".join(sorted(names - unsafe))
-        raise MachineError(f"virtualizable {unknown}: expected some of {', '.join(sorted(unsafe))}")
-    return [row.id for row in ROWS if row.unsafe and row.mnemonic in names]

@@ -100,6 +100,8 @@ GUESTS: Final[tuple[Guest, ...]] = (
     Guest("rings", "rings.asm", "a program in ring 3, its system calls and faults", rings=(0, 3)),
     Guest("clock", "clock.asm", "time, told by interrupts", ticks=60_000_000, interrupts=True),
     Guest("hypercalls", "hypercalls.asm", "asks its hypervisor by name, if it has one"),
+    Guest("disk", "disk.asm", "counts its starts on a disk, if it has one"),
+    Guest("screen", "screen.asm", "a line typed on the keyboard, in colours"),
     Guest(
         "os",
         "os/os.asm",

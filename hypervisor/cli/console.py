@@ -1,6 +1,7 @@
 """The streams of a run: COM1 on stdin and stdout, port 0xE9 and traces on stderr or in a file.
 
 Nothing is buffered between the guest and stdout: what it has written is there, however it ends.
+With --serial COM1's output goes to a file; with --screen, to nowhere else.
 terminal.py takes over when stdin is a person's.
 """
 
@@ -34,8 +35,10 @@ def write_all(descriptor: int, data: bytes) -> None:
 class Console:
     """Where a run's bytes come from and go to; `with` puts a terminal in raw mode and back."""
 
-    def __init__(self, trace_file: str | None = None) -> None:
-        self._trace_file = trace_file
+    def __init__(self, trace_file: str | None = None, serial: str | None = None) -> None:
+        """serial: the file for what the guest sends on COM1; stdout if not given."""
+        self._trace_file, self._serial_file = trace_file, serial
+        self._serial = STDOUT
         self._trace: TextIO = sys.stderr
         self._stack = ExitStack()
         self.source: Any = None
@@ -43,13 +46,9 @@ class Console:
 
     def __enter__(self) -> Console:
         if self._trace_file is not None:
-            try:
-                opened = open(self._trace_file, "w", encoding="utf-8")
-            except (OSError, ValueError) as error:
-                raise StopError(
-                    Stop.BAD_INPUT, f"{self._trace_file}: cannot write: {error}"
-                ) from None
-            self._trace = self._stack.enter_context(opened)
+            self._trace = self._open(self._trace_file)
+        if self._serial_file is not None:
+            self._serial = self._open(self._serial_file).fileno()
         self.source = self._open_source()
         return self
 
@@ -60,6 +59,13 @@ class Console:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def _open(self, name: str) -> TextIO:
+        """A file to be written to until the run ends."""
+        try:
+            return self._stack.enter_context(open(name, "w", encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StopError(Stop.BAD_INPUT, f"{name}: cannot write: {error}") from None
 
     def _open_source(self) -> Any:
         from emulator.console import BytesInput, StreamInput
@@ -79,7 +85,7 @@ class Console:
     def write(self, data: bytes) -> None:
         """What the guest sent on COM1."""
         try:
-            write_all(STDOUT, data)
+            write_all(self._serial, data)
         except BrokenPipeError:
             raise StopError(Stop.OUTPUT_CLOSED, "standard output was closed") from None
 

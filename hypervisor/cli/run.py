@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,6 +68,10 @@ class Options(NamedTuple):
     cost_model: str
     watch: bool
     timeline: str | None
+    disks: tuple[str, ...]
+    snapshot: bool
+    screen: bool
+    serial: str | None
 
 
 @click.command(cls=RunCommand, short_help="Run a guest program.")
@@ -103,6 +108,21 @@ class Options(NamedTuple):
 @click.option("--kernel-args", default="", metavar="STR", help="The kernel's command line.")
 @click.option(
     "--module", "modules", multiple=True, metavar="FILE", help="A multiboot module; repeatable."
+)
+@click.option(
+    *("--disk", "disks"),
+    multiple=True,
+    metavar="FILE[,index=N]",
+    help="A raw image as IDE disk N, 0 to 3: the lowest free if not given; repeatable.",
+)
+@click.option("--snapshot", is_flag=True, help="Keep what is written to disks in memory only.")
+@click.option(
+    "--screen",
+    is_flag=True,
+    help="Show the VGA's text screen; stdin is its keyboard. COM1 is not shown then.",
+)
+@click.option(
+    "--serial", type=click.Path(), metavar="FILE", help="Where COM1 writes, instead of stdout."
 )
 @click.option(
     *("-I", "include"),
@@ -172,8 +192,11 @@ def check(options: Options) -> str | None:
         raise click.UsageError(f"no machine {options.machine!r}; there is {', '.join(MACHINES)}")
     if options.cost_model:
         check_cost_model(options.cost_model)
-    if len(options.programs) > 1 and (options.watch or options.timeline):
-        raise click.UsageError("--watch and --timeline go with one PROGRAM")
+    if len(options.programs) > 1 and (options.watch or options.timeline or options.screen):
+        raise click.UsageError("--watch, --timeline and --screen go with one PROGRAM")
+    if options.watch and options.screen:
+        raise click.UsageError("--watch and --screen would both have the terminal")
+    check_disks(options)
     if options.technique == NATIVE:
         check_native(options)
         return None
@@ -191,6 +214,18 @@ def check(options: Options) -> str | None:
     except HypervisorError as error:
         raise click.UsageError(str(error)) from None
     return technique.variant
+
+
+def check_disks(options: Options) -> None:
+    """UsageError for disks that cannot be."""
+    if options.snapshot and not options.disks:
+        raise click.UsageError("--snapshot goes with --disk")
+    if options.disks:
+        from hypervisor.cli.disks import arrange
+
+        if len(options.programs) > 1:
+            raise click.UsageError("--disk goes with one PROGRAM: several would share the disk")
+        arrange(options.disks)
 
 
 def check_cost_model(name: str) -> None:
@@ -234,13 +269,18 @@ def run(options: Options, program: Loadable) -> int:
 
     for path in filter(None, (options.json, options.timeline)):
         write_file(path, b"")  # better to hear now than after the run that it cannot be
-    with Console(options.trace_file) as console:
+    with (
+        Console(options.trace_file, serial_file(options)) as console,
+        opened_disks(options) as disks,
+    ):
         machine = build_machine(
             options,
             console_in=console.source,
             console_out=console.write,
             debug_out=console.write_debug,
             trace_out=console.write_trace,
+            disks=disks,
+            typed=options.screen,
         )
         load(machine, options, program)
         gc.freeze()  # what is loaded stays: looking through it once would cost 4 ms
@@ -258,6 +298,20 @@ def run(options: Options, program: Loadable) -> int:
     return result.status
 
 
+def serial_file(options: Options) -> str | None:
+    """Where COM1 writes; None for stdout, which is the screen's if there is one."""
+    return options.serial or (os.devnull if options.screen else None)
+
+
+def opened_disks(options: Options) -> Any:
+    """A context: the machine's disks."""
+    if not options.disks:
+        return contextlib.nullcontext([])
+    from hypervisor.cli import disks
+
+    return disks.opened_disks(options.disks, options.snapshot)
+
+
 @contextlib.contextmanager
 def observed(options: Options, machine: Any, name: str) -> Iterator[None]:
     """Have exits shown, or recorded, while the machine runs."""
@@ -272,6 +326,10 @@ def observed(options: Options, machine: Any, name: str) -> Iterator[None]:
                 write_file(path, page.encode())
 
             stack.enter_context(recorded(machine, name, options.technique, write))
+        if options.screen:
+            from hypervisor.cli.screen import showing
+
+            stack.enter_context(showing(machine))
         if options.watch:
             from hypervisor.cli.watch import watching
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hypervisor.cli.terminal import Keys, QuitRequest
-from tests.cli.support import COMMAND, TIME_LIMIT, environment, write_source
+from tests.cli.support import COMMAND, ROOT, TIME_LIMIT, environment, write_source
 
 #: Prints R when it runs, then each byte that it receives, in hexadecimal.
 SHOW_BYTES = """
@@ -75,15 +75,16 @@ HALT = """
 class Session:
     """`seventeen run` on a terminal of its own."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *options: str, path: str = "") -> None:
+        """path: a folder that Python looks for modules in, too."""
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen(
-            [*COMMAND, "run", str(source)],
+            [*COMMAND, "run", str(source), *options],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
-            env=environment(),
+            env=environment(PYTHONPATH=f"{ROOT}:{path}"),
             start_new_session=True,
         )
         self.seen = b""
