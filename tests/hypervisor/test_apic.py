@@ -6,20 +6,17 @@ one; watched, every access goes over the bus. All of these must be one and the s
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emulator import Machine
 from emulator.result import Result, Stop
-from guests import LIB
 from hypervisor.experiments.observe import MachineRun, NativeRun, compare
 from hypervisor.vm import VirtualMachine
 from isa import assemble
+from tests.hypervisor.apic_guest import PROGRAM, RAM, TICKS
 
-PROGRAM = assemble(Path(__file__).with_name("apic_guest.asm").read_text("utf-8"), include=[LIB])
-RAM = "4M"
 WAYS: dict[str, dict[str, Any]] = {
     "interpret": {"technique": "interpret"},
     "trap": {"technique": "trap", "virtualizable": True},
@@ -32,7 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def run(machine: Machine) -> Result:
     machine.load(PROGRAM)
-    return machine.run(2_000_000)
+    return machine.run(TICKS)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def native() -> Result:
 @pytest.fixture(scope="module")
 def watched() -> NativeRun:
     found = NativeRun(PROGRAM, ram=RAM, machine="apic")
-    found.run(2_000_000)
+    found.run(TICKS)
     return found
 
 
@@ -78,7 +75,7 @@ def test_a_lent_one_is_the_guests_own(native, way):
 @pytest.mark.parametrize("way", WAYS)
 def test_every_access_is_the_same(watched, way):
     virtual = MachineRun(VirtualMachine(ram=RAM, machine="apic", **WAYS[way]), PROGRAM)
-    virtual.run(2_000_000)
+    virtual.run(TICKS)
     assert compare(watched.observe(), virtual.observe(), name=way) is None
 
 
@@ -101,7 +98,7 @@ def test_two_machines_take_turns_with_the_real_one(native):
     for machine in machines[:2]:
         machine.load(PROGRAM)
     machines[2].load(assemble("mov ecx, 100000\nagain: loop again\ncli\nhlt"))
-    results = host.run(machines, 2_000_000)
+    results = host.run(machines, TICKS)
     assert [result.registers for result in results[:2]] == [native.registers] * 2
     assert results[2].stop is Stop.HALTED
 
@@ -119,5 +116,5 @@ def test_saved_at_any_tick(native, way, at):
     first.run(at)
     second.load(PROGRAM)
     second.restore(first.save())
-    result = second.run(2_000_000)
+    result = second.run(TICKS)
     assert (result.registers, result.ticks) == (native.registers, native.ticks)
