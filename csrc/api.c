@@ -203,6 +203,7 @@ void cpu_free(Cpu *cpu) {
     for (at = &machine->cpus; *at != cpu; at = &(*at)->next) continue;
     *at = cpu->next;
     free(cpu->trace);
+    free(cpu->breakpoints);
     free(cpu);
     if (machine->released) machine_free(machine);
 }
@@ -242,6 +243,7 @@ void cpu_reset(Cpu *cpu) {
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
     cpu->pending_exit = 0;
+    cpu->hit = HIT_NONE;
     cpu->delivering = false;
     cpu->fault_count = 0;
     flags_set(cpu, state->eflags);
@@ -320,7 +322,13 @@ uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear) {
     for (u32 i = 0; i < cpu->breakpoint_count; i++)
         if (cpu->breakpoints[i] == linear) return 0;
-    if (cpu->breakpoint_count == BREAKPOINTS) return -1;
+    if (cpu->breakpoint_count == cpu->breakpoint_room) {
+        u32 room = cpu->breakpoint_room ? 2 * cpu->breakpoint_room : 16;
+        u32 *table = realloc(cpu->breakpoints, room * sizeof *table);
+        if (table == NULL) return -1;
+        cpu->breakpoints = table;
+        cpu->breakpoint_room = room;
+    }
     cpu->breakpoints[cpu->breakpoint_count++] = linear;
     block_flush(cpu->machine);
     return 0;
@@ -333,6 +341,11 @@ void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear) {
         block_flush(cpu->machine);
         return;
     }
+}
+
+int cpu_is_past_breakpoint(const Cpu *cpu) {
+    return cpu->step_over && cpu->step_over_eip == cpu->state.eip &&
+           cpu->step_over_tick == cpu->state.tick;
 }
 
 /* -- Saving: the state, then what the TLBs are made of -------------------------------------------- */
@@ -368,6 +381,7 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     cpu->seen_cr3 = state.cr3;
     cpu->seen_cr4 = state.cr4;
     cpu->step_over = 0;
+    cpu->hit = HIT_NONE;
     cpu->pending_exit = 0;
     cpu->faults_at_tick = 0;
     block_flush(cpu->machine);

@@ -161,6 +161,11 @@ void end_repeat(Cpu *cpu, bool some, bool finished) {
     /* The last piece alone pays for the instruction: where a repeat is cut must not matter. */
     if (!finished) cpu->state.cycle -= cpu->machine->row_cycles[cpu->current->row];
     cpu->state.eip = finished ? next_eip(cpu) : current_eip(cpu);
+    if (!finished) { /* it does not begin anew, should a breakpoint be there */
+        cpu->step_over = 1;
+        cpu->step_over_eip = cpu->state.eip;
+        cpu->step_over_tick = (u64)(cpu->limit - cpu->left - (cpu->stop_pending ? STOP_BIAS : 0));
+    }
 }
 
 /* -- Mode ------------------------------------------------------------------------------------------ */
@@ -194,7 +199,7 @@ void refresh_mode(Cpu *cpu) {
         mode |= code == 0 ? MODE_LIMITED : MODE_CUT | PAGE_OF(code);
     }
     if (state->eflags & (FLAG_TF | FLAG_RF) || debug_steps(cpu) || cpu->stepping ||
-        state->trace & TRACE_EXEC)
+        state->trace & TRACE_EXEC || cpu->hit == HIT_HELD)
         mode |= MODE_STEP;
     refresh_room(cpu, mode & MODE_FLAT);
     cpu->mode = mode;
@@ -239,13 +244,11 @@ void report_breakpoint(Cpu *cpu, const Insn *in) {
         debug_before_instruction(cpu, linear);
     }
     if (!is_breakpoint(cpu, linear)) return;
-    if (cpu->step_over && cpu->step_over_eip == eip) {
-        cpu->step_over = 0;
-        return;
-    }
     cpu->current = in;
+    if (cpu->step_over && cpu->step_over_eip == eip && cpu->step_over_tick == tick_now(cpu)) return;
     cpu->step_over = 1;
     cpu->step_over_eip = eip;
+    cpu->step_over_tick = tick_now(cpu);
     leave(cpu, EXIT_BREAKPOINT);
 }
 
@@ -337,6 +340,8 @@ static int step(Cpu *cpu) {
         state->interrupt_shadow |= cpu->held_shadow;
         state->debug_shadow |= cpu->held_debug_shadow;
         traps = false;
+    } else if (cpu->hit == HIT_HELD) {
+        cpu->hit = HIT_DUE;
     }
     state->replay_count = state->replay_next = 0;
     if (reason != 0) cpu->pending_exit = reason;
@@ -364,6 +369,11 @@ static int run_once(Cpu *cpu, u64 until) {
         cpu->pending_exit = 0;
         cpu->exit.reason = (u32)reason;
         return reason;
+    }
+    if (cpu->hit == HIT_DUE) {
+        cpu->hit = HIT_NONE;
+        refresh_mode(cpu);
+        return EXIT_WATCHPOINT;
     }
     if (cpu->trace_count > TRACE_RING / 2) return EXIT_TRACE;
     if (start >= until) return EXIT_DEADLINE;
@@ -412,6 +422,7 @@ static int stop_fault_loop(Cpu *cpu) {
 static int escaped(Cpu *cpu, int how) {
     bool alone;
     int reason;
+    if (cpu->current != NULL && cpu->hit == HIT_DUE) cpu->hit = HIT_NONE; /* it will be met again */
     unwind(cpu);
     cpu->stop_reason = 0;
     cpu->state.replay_next = 0;
@@ -441,7 +452,8 @@ static int escaped(Cpu *cpu, int how) {
 static int end_of_step(Cpu *cpu) {
     int reason = cpu->pending_exit;
     cpu->pending_exit = 0;
-    return reason != 0 ? reason : EXIT_DEADLINE;
+    if (reason != 0) return reason;
+    return cpu_take_hit(cpu) ? EXIT_WATCHPOINT : EXIT_DEADLINE;
 }
 
 /* Run until one exit reason; longjmp comes back to the setjmp, as often as need be. */
@@ -522,4 +534,13 @@ void cpu_complete_bytes(Cpu *cpu, const uint8_t *data, uint32_t size) {
 
 void cpu_request_exit(Cpu *cpu) {
     cpu->request = 1;
+}
+
+void cpu_forget_request(Cpu *cpu) {
+    cpu->request = 0;
+    cpu->hit = HIT_NONE;
+}
+
+void machine_stop_at_events(Machine *machine, int on) {
+    machine->event_stops = on != 0;
 }

@@ -36,7 +36,7 @@ SLICE_TICKS: Final = 10_000_000
 POLL_TICKS: Final = 1_000_000
 SNAPSHOT_VERSION: Final = 1
 #: Stops after which the machine may go on: nothing has happened to the guest.
-PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
+PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED, Stop.BREAKPOINT)
 
 ConsoleIn = InputSource | BinaryIO | bytes | int | None
 ConsoleOut = Sink | BinaryIO | None
@@ -46,6 +46,13 @@ class TraceSink(Protocol):
     """Where the core's trace records go: `emulator.trace.Tracer`, or whoever listens."""
 
     def render(self, records: Iterable[Any]) -> None: ...
+
+
+class Debugger(Protocol):
+    """Who has set breakpoints and watchpoints: asked, with the CPU's state exact, at each."""
+
+    def stops_at_breakpoint(self) -> bool: ...
+    def stops_at_watchpoint(self, record: Any) -> bool: ...
 
 
 class Machine:
@@ -96,6 +103,7 @@ class Machine:
         self._reason = ""
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
+        self.debugger: Debugger | None = None
         self._handlers = self._exit_table()
         self._virtualizable = _unsafe_rows(virtualizable)
         self._trace_kinds = 0
@@ -128,6 +136,8 @@ class Machine:
             ExitReason.SHUTDOWN: self._shutdown,
             ExitReason.UNSUPPORTED: self._unsupported,
             ExitReason.REQUEST: self._requested,
+            ExitReason.BREAKPOINT: self.breakpoint,
+            ExitReason.WATCHPOINT: self._watchpoint,
         }.items():
             table[reason] = handler
         return table
@@ -282,6 +292,19 @@ class Machine:
 
     def _requested(self) -> None:
         self._end(Stop.REQUESTED)
+
+    def breakpoint(self) -> None:
+        """The CPU's next instruction has one."""
+        if self.debugger is None or self.debugger.stops_at_breakpoint():
+            self._end(Stop.BREAKPOINT)
+
+    def _watchpoint(self) -> None:
+        self.watchpoint(self.cpu.record)
+
+    def watchpoint(self, record: Any) -> None:
+        """An access met one; the exit record has it."""
+        if self.debugger is None or self.debugger.stops_at_watchpoint(record):
+            self._end(Stop.BREAKPOINT)
 
     def _nothing(self) -> None:
         pass

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from emulator import diagnostics
@@ -36,6 +37,7 @@ from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
 from hypervisor.segments import CS
+from hypervisor.stops import run_debugged
 from hypervisor.switch import Switch
 from hypervisor.techniques import find_technique
 from hypervisor.techniques.base import Technique
@@ -197,6 +199,8 @@ class VirtualMachine(Machine):
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
         tick, clock = self._tick, self.board.clock
         run_to_exit = self._run_once if self._tracer is None else self._run_traced_to_exit
+        if self.debugger is not None:
+            run_to_exit = partial(run_debugged, self, run_to_exit)
         while True:
             reason = run_to_exit(until)
             if reason != DEADLINE or self._stop is not None:
