@@ -40,8 +40,8 @@ class MachineTarget:
         self._points = Breakpoints(machine)
         self._resumed = -1, -1  #: linear EIP and tick where the guest goes on
         self.reason = ""  #: why it has stopped, as a stop reply says it
-        memory = machine.memory if self._vm is None else self._vm.host.memory
-        self._core: Any = memory.machine
+        owner: Any = machine if self._vm is None else self._vm.host
+        self._core = owner.memory.machine
 
     # -- registers and memory ----------------------------------------------------------------------
 
