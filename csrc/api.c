@@ -343,11 +343,6 @@ void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear) {
     }
 }
 
-int cpu_is_past_breakpoint(const Cpu *cpu) {
-    return cpu->step_over && cpu->step_over_eip == cpu->state.eip &&
-           cpu->step_over_tick == cpu->state.tick;
-}
-
 /* -- Saving: the state, then what the TLBs are made of -------------------------------------------- */
 
 static u32 saved_size(void) {

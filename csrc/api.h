@@ -339,8 +339,8 @@ int cpu_run_guest(Cpu *cpu, Cpu *guest, ControlBlock *control, uint64_t until_ti
    memory. */
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear);
 void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear);
-/* Has the CPU reported the breakpoint at state.eip at this tick, or is it within a repeat there? */
-int cpu_is_past_breakpoint(const Cpu *cpu);
+/* Has the CPU reported the breakpoint at an EIP at this tick, or was it within a repeat there? */
+int cpu_is_past_breakpoint(const Cpu *cpu, uint32_t eip, uint64_t tick);
 /* Watchpoints: accesses (enum watch_access) to any of `size` bytes at a linear address end in
    EXIT_WATCHPOINT. Those of the processor itself to descriptors and stacks are among them, but not
    its page walks, nor what devices do. The guest's debug registers know nothing of it. What is done

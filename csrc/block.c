@@ -418,6 +418,7 @@ Block *block_lookup(Cpu *cpu) {
     Window window;
     Block *block;
     assert(cpu->block == NULL);
+    if (unlikely(cpu->breakpoint_count)) meet_breakpoint(cpu, eip);
     if (unlikely(cpu->inline_code != NULL)) return build_inline(cpu);
     machine->stats.lookups++;
     if (unlikely(eip > cpu->state.seg[SEG_CS].limit)) raise_error(cpu, VECTOR_GP, 0);

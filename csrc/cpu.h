@@ -273,7 +273,7 @@ struct Cpu {
     u32 held_shadow, held_debug_shadow, held_resume, held_hits; /* what it started with */
     int pending_exit;                 /* an exit that waits until a debug trap is delivered */
     u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
-    u32 step_over; /* 1: at this tick the breakpoint at step_over_eip has been reported, or is passed */
+    u32 step_over; /* 1: at this tick a breakpoint at step_over_eip has been reported, or passed */
     u32 step_over_eip;
     u64 step_over_tick;
     u64 fault_tick; /* tick of the last fault, and how many there have been without progress */
@@ -326,6 +326,8 @@ void resume_at_stop(Cpu *cpu);
 void hold(Cpu *cpu);
 void guard(Cpu *cpu, const Insn *in);
 void report_breakpoint(Cpu *cpu, const Insn *in);
+/* The same at an EIP where there may be no instruction, but a fault instead. */
+void meet_breakpoint(Cpu *cpu, u32 eip);
 bool is_breakpoint(const Cpu *cpu, u32 linear);
 /* Derive the mode word and TLB choice anew; call after any change of CPL, segments, EFLAGS.TF,
    debug registers, or CR0. */

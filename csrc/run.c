@@ -149,11 +149,20 @@ i64 ticks_left(const Cpu *cpu) {
     return unlikely(is_weightless(cpu)) ? SLICE : cpu->left;
 }
 
+/* Let a breakpoint at `eip` pass as long as no instruction retires. */
+static void pass_breakpoint(Cpu *cpu, u32 eip) {
+    cpu->step_over = 1;
+    cpu->step_over_eip = eip;
+    cpu->step_over_tick = tick_now(cpu);
+}
+
+/* However it is cut, it does not begin anew, should a breakpoint be there. */
 void retire_iterations(Cpu *cpu, u32 iterations) {
     if (likely(!is_weightless(cpu)))
         cpu->left -= iterations;
     else
         cpu->faults_at_tick = 0; /* this is progress, though no tick tells of it */
+    pass_breakpoint(cpu, current_eip(cpu));
 }
 
 void end_repeat(Cpu *cpu, bool some, bool finished) {
@@ -161,11 +170,6 @@ void end_repeat(Cpu *cpu, bool some, bool finished) {
     /* The last piece alone pays for the instruction: where a repeat is cut must not matter. */
     if (!finished) cpu->state.cycle -= cpu->machine->row_cycles[cpu->current->row];
     cpu->state.eip = finished ? next_eip(cpu) : current_eip(cpu);
-    if (!finished) { /* it does not begin anew, should a breakpoint be there */
-        cpu->step_over = 1;
-        cpu->step_over_eip = cpu->state.eip;
-        cpu->step_over_tick = (u64)(cpu->limit - cpu->left - (cpu->stop_pending ? STOP_BIAS : 0));
-    }
 }
 
 /* -- Mode ------------------------------------------------------------------------------------------ */
@@ -237,6 +241,18 @@ bool is_breakpoint(const Cpu *cpu, u32 linear) {
     return false;
 }
 
+int cpu_is_past_breakpoint(const Cpu *cpu, uint32_t eip, uint64_t tick) {
+    return cpu->step_over && cpu->step_over_eip == eip && cpu->step_over_tick == tick;
+}
+
+void meet_breakpoint(Cpu *cpu, u32 eip) {
+    if (!is_breakpoint(cpu, cpu->state.seg[SEG_CS].base + eip)) return;
+    if (cpu->state.replay_count != 0) return; /* it has begun, and waited for an answer */
+    if (cpu_is_past_breakpoint(cpu, eip, tick_now(cpu))) return;
+    pass_breakpoint(cpu, eip);
+    leave(cpu, EXIT_BREAKPOINT);
+}
+
 void report_breakpoint(Cpu *cpu, const Insn *in) {
     u32 eip = cpu->block->eip + in->offset, linear = cpu->state.seg[SEG_CS].base + eip;
     if (!cpu->stepping && debug_marks_code(cpu, linear)) { /* or `step` has seen to it */
@@ -245,11 +261,7 @@ void report_breakpoint(Cpu *cpu, const Insn *in) {
     }
     if (!is_breakpoint(cpu, linear)) return;
     cpu->current = in;
-    if (cpu->step_over && cpu->step_over_eip == eip && cpu->step_over_tick == tick_now(cpu)) return;
-    cpu->step_over = 1;
-    cpu->step_over_eip = eip;
-    cpu->step_over_tick = tick_now(cpu);
-    leave(cpu, EXIT_BREAKPOINT);
+    meet_breakpoint(cpu, eip);
 }
 
 /* -- The loop ------------------------------------------------------------------------------------------ */

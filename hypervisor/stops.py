@@ -24,9 +24,17 @@ DEADLINE: Final = 1
 def at_breakpoint(vm: VirtualMachine) -> Outcome:
     """The real CPU is at a breakpoint; in code of ours, at one that stands for the guest's."""
     vm.world.leave()
-    if not vm.cpu.is_past_breakpoint:  # within a repeat that the virtual CPU has begun
+    if not vm.cpu.is_past_breakpoint(vm.cpu.state):  # within a repeat that it has begun
         vm.breakpoint()
     return RESUME
+
+
+def at_own_breakpoint(vm: VirtualMachine) -> None:
+    """The virtual CPU is at one; unless within a repeat that the real CPU has begun."""
+    real, state = vm.host.cpu, vm.cpu.state
+    where = state if vm.technique.guest_mode else real.state
+    if where.tick != state.tick or not real.is_past_breakpoint(where):
+        vm.breakpoint()
 
 
 def at_watchpoint(vm: VirtualMachine) -> Outcome:

@@ -37,7 +37,7 @@ from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
 from hypervisor.segments import CS
-from hypervisor.stops import run_debugged
+from hypervisor.stops import at_own_breakpoint, run_debugged
 from hypervisor.switch import Switch
 from hypervisor.techniques import find_technique
 from hypervisor.techniques.base import Technique
@@ -188,6 +188,7 @@ class VirtualMachine(Machine):
         table = super()._exit_table()
         table[ExitReason.WATCH] = self._watched
         table[ExitReason.TRACE] = self.drain_trace
+        table[ExitReason.BREAKPOINT] = partial(at_own_breakpoint, self)
         return table
 
     # -- the run loop ------------------------------------------------------------------------------

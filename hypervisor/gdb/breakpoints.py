@@ -30,6 +30,12 @@ ACCESSES: Final = {
 }
 MOST_WATCHPOINTS: Final = 64  #: as many as a CPU of the core has room for
 
+
+def as_virtual(machine: Machine) -> Any:
+    """The machine as a `VirtualMachine`; None if it is a bare one."""
+    return machine if hasattr(machine, "technique") else None
+
+
 Place = tuple[Point, int, int]  #: kind, linear address, size
 
 
@@ -37,7 +43,7 @@ class Breakpoints:
     """What gdb has inserted into one machine."""
 
     def __init__(self, machine: Machine) -> None:
-        vm: Any = machine if hasattr(machine, "technique") else None
+        vm = as_virtual(machine)
         self._virtual: Cpu = machine.cpu
         self._real: Cpu | None = None if vm is None else vm.host.cpu
         self._vm = vm

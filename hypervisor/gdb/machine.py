@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import SEGMENTS, lib
 from hypervisor.gdb import monitor
-from hypervisor.gdb.breakpoints import Breakpoints
+from hypervisor.gdb.breakpoints import Breakpoints, as_virtual
 from hypervisor.gdb.packets import PACKET_SIZE
 from hypervisor.gdb.registers import REGISTERS
 from hypervisor.gdb.target import Point
@@ -36,7 +36,7 @@ class MachineTarget:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._vm: Any = machine if hasattr(machine, "technique") else None
+        self._vm = as_virtual(machine)
         self._points = Breakpoints(machine)
         self._resumed = -1, -1  #: linear EIP and tick where the guest goes on
         self.reason = ""  #: why it has stopped, as a stop reply says it

@@ -7,9 +7,10 @@ is its line of `monitor help`. Read machine.py for who calls them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from emulator.core import SEGMENTS, ExitReason
+from hypervisor.gdb.breakpoints import as_virtual
 
 if TYPE_CHECKING:
     from emulator.machine import Machine
@@ -22,7 +23,7 @@ def ticks(machine: Machine) -> str:
 
 def info(machine: Machine) -> str:
     """the technique, guest time, and exits by reason"""
-    vm = _virtual(machine)
+    vm = as_virtual(machine)
     counts: Mapping[str, int]
     if vm is None:
         lines = ["technique: native"]
@@ -80,11 +81,6 @@ def answer(machine: Machine, line: str) -> str:
     if command is None:
         return f"no command {line!r}; there are {', '.join(COMMANDS)}\n"
     return command(machine) + "\n"
-
-
-def _virtual(machine: Machine) -> Any:
-    """The machine if it is a virtual one."""
-    return machine if hasattr(machine, "technique") else None
 
 
 def _table(title: str, counts: Mapping[str, int]) -> list[str]:
