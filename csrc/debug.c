@@ -155,17 +155,25 @@ void watch_note(Cpu *cpu, u32 linear, u32 size, u32 access) {
     }
 }
 
+/* All accesses come by once; what the TLB would hold is kept. It may be a guest's in guest mode, which
+   is not in it now, so that its tags could not be told. Blocks are others where there are some. */
+static void note_change(Cpu *cpu) {
+    memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
+    if (cpu->watchpoint_count <= 1) block_flush(cpu->machine);
+}
+
 int cpu_set_watchpoint(Cpu *cpu, uint32_t linear, uint32_t size, uint32_t access) {
     if (cpu->watchpoint_count == WATCHPOINTS || size == 0) return -1;
     cpu->watchpoints[cpu->watchpoint_count++] = (Watchpoint){linear, size, access};
-    tlb_refill(cpu);
+    note_change(cpu);
     return 0;
 }
 
 void cpu_clear_watchpoints(Cpu *cpu) {
+    if (cpu->watchpoint_count == 0) return;
     cpu->watchpoint_count = 0;
     cpu->hit = HIT_NONE;
-    tlb_refill(cpu);
+    note_change(cpu);
 }
 
 uint32_t cpu_take_hit(Cpu *cpu) {

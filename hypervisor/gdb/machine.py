@@ -160,7 +160,10 @@ class MachineTarget:
         lib.machine_stop_at_events(self._core, stepping)
 
     def suspend(self) -> None:
-        """It stands still again."""
+        """It stands still again; `reason` says why."""
+        for cpu in self._points.cpus:
+            if cpu.take_hit():  # with the end of a step
+                self.stops_at_watchpoint(cpu.record)
         lib.machine_stop_at_events(self._core, False)
         self._forget_requests()
 

@@ -245,13 +245,12 @@ class Session:
         self._adapt(time.perf_counter() - start)
         if result.stop is Stop.OUT_OF_TICKS and not self._is_limit(result):
             if self._stepping and not (waits and self._machine.halted):
-                self._stop(Stopped())
+                self._stop(Signal.TRAP)
             else:
                 self._poll()
         elif result.stop in (Stop.BREAKPOINT, Stop.REQUESTED):
             trapped = self._stepping or result.stop is Stop.BREAKPOINT
-            signal = Signal.TRAP if trapped else Signal.INTERRUPTED
-            self._stop(Stopped(signal, self._target.reason))
+            self._stop(Signal.TRAP if trapped else Signal.INTERRUPTED)
         else:
             return self._finish(result)
         return None
@@ -275,19 +274,19 @@ class Session:
         try:
             if self._connection is None:
                 if select.select([self._server], [], [], 0)[0]:
-                    self._stop(Stopped())
+                    self._stop(Signal.TRAP)
                     self._accept()
             elif self._connection.poll():
-                self._stop(Stopped(Signal.INTERRUPTED))
+                self._stop(Signal.INTERRUPTED)
         except Gone:
             self._leave()
 
-    def _stop(self, state: Stopped | Exited) -> None:
+    def _stop(self, signal: Signal) -> None:
         """The guest stands still; gdb, if there is one, is waiting to hear of it."""
         self._target.suspend()
         self._standing, self._stepping = True, False
-        self._stub.state = state
-        self._say(state)
+        self._stub.state = Stopped(signal, self._target.reason)
+        self._say(self._stub.state)
 
     def _say(self, state: Stopped | Exited) -> None:
         if self._connection is not None:
@@ -296,18 +295,13 @@ class Session:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    @staticmethod
-    def _state_of(result: Result) -> Stopped | Exited:
-        signal = SIGNALS.get(result.stop)
-        return Exited(result.status) if signal is None else Stopped(signal)
-
     def _finish(self, result: Result) -> Result | None:
         """The guest has come to its end; the result, unless gdb may look at it first."""
         self._end = result
-        state = self._state_of(result)
-        if self._connection is None or isinstance(state, Exited):
+        signal = SIGNALS.get(result.stop)
+        if self._connection is None or signal is None:
             return result
-        self._stop(state)
+        self._stop(signal)
         return None
 
     def _close(self, result: Result) -> None:
