@@ -37,7 +37,7 @@ SHORTEST: Final = 0.02
 FIRST_SLICE: Final = 100_000  #: ticks
 LEAST_SLICE: Final = 1_000
 KEYS: Final = 0.1  #: seconds between two looks at a terminal while the guest stands still
-FAREWELL: Final = 2.0  #: seconds that gdb has to read the last packet
+FAREWELL: Final = 1.0  #: seconds that gdb has to read the last packet
 #: Ends that gdb may look at first.
 SIGNALS: Final = {Stop.TRIPLE_FAULT: Signal.FAULT, Stop.UNSUPPORTED: Signal.ILLEGAL}
 

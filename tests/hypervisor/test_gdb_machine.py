@@ -1,8 +1,9 @@
 """A debugger changes nothing, misses nothing, and sees the guest: natively and by every technique.
 
-Generated kernels (kernel_guests.py) are stepped, stopped and watched at random. Such a run must end
-as one that nobody looked at, to the tick and the last register; and under a technique each stop must
-be where it is natively, with the same registers. What is particular stands below, a test each.
+Generated kernels (kernel_guests.py) are stepped, stopped and watched at random. Such a run must
+end as one that nobody looked at, to the tick and the last register; and under a technique each
+stop must be where it is natively, with the same registers. What is particular stands below, a test
+each.
 """
 
 from __future__ import annotations
