@@ -48,13 +48,6 @@ class TraceSink(Protocol):
     def render(self, records: Iterable[Any]) -> None: ...
 
 
-class Debugger(Protocol):
-    """Who has set breakpoints and watchpoints: asked, with the CPU's state exact, at each."""
-
-    def stops_at_breakpoint(self) -> bool: ...
-    def stops_at_watchpoint(self, record: Any) -> bool: ...
-
-
 class Machine:
     """A PC with one CPU.
 
@@ -103,7 +96,8 @@ class Machine:
         self._reason = ""
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
-        self.debugger: Debugger | None = None
+        #: Does the run stop at a breakpoint, or at the watchpoint that an exit record has?
+        self.debugger: Callable[[Any], bool] | None = None
         self._handlers = self._exit_table()
         self._virtualizable = _unsafe_rows(virtualizable)
         self._trace_kinds = 0
@@ -136,8 +130,8 @@ class Machine:
             ExitReason.SHUTDOWN: self._shutdown,
             ExitReason.UNSUPPORTED: self._unsupported,
             ExitReason.REQUEST: self._requested,
-            ExitReason.BREAKPOINT: self.breakpoint,
-            ExitReason.WATCHPOINT: self._watchpoint,
+            ExitReason.BREAKPOINT: self.meet,
+            ExitReason.WATCHPOINT: lambda: self.meet(self.cpu.record),
         }.items():
             table[reason] = handler
         return table
@@ -293,17 +287,9 @@ class Machine:
     def _requested(self) -> None:
         self._end(Stop.REQUESTED)
 
-    def breakpoint(self) -> None:
-        """The CPU's next instruction has one."""
-        if self.debugger is None or self.debugger.stops_at_breakpoint():
-            self._end(Stop.BREAKPOINT)
-
-    def _watchpoint(self) -> None:
-        self.watchpoint(self.cpu.record)
-
-    def watchpoint(self, record: Any) -> None:
-        """An access met one; the exit record has it."""
-        if self.debugger is None or self.debugger.stops_at_watchpoint(record):
+    def meet(self, hit: Any = None) -> None:
+        """The CPU is at a breakpoint, or has met a watchpoint: an exit record has it."""
+        if self.debugger is None or self.debugger(hit):
             self._end(Stop.BREAKPOINT)
 
     def _nothing(self) -> None:

@@ -1,7 +1,7 @@
 """Stops at a debugger's breakpoints and watchpoints, where a guest has two CPUs.
 
 Both CPUs look for them, for the guest's code may run on either, and the debugger is asked once the
-virtual one is up to date (`emulator.machine.Debugger`). What the real CPU meets is an exit like any
+virtual one is up to date (`Machine.debugger`). What the real CPU meets is an exit like any
 other (exits.py). What the virtual CPU meets is the bare machine's own exit; but that may come with
 another one, or with the delivery of an event, and then nobody has been told yet. gdb/target.py is
 the debugger.
@@ -25,7 +25,7 @@ def at_breakpoint(vm: VirtualMachine) -> Outcome:
     """The real CPU is at a breakpoint; in code of ours, at one that stands for the guest's."""
     vm.world.leave()
     if not vm.cpu.is_past_breakpoint(vm.cpu.state):  # within a repeat that it has begun
-        vm.breakpoint()
+        vm.meet()
     return RESUME
 
 
@@ -34,7 +34,7 @@ def at_own_breakpoint(vm: VirtualMachine) -> None:
     real, state = vm.host.cpu, vm.cpu.state
     where = state if vm.technique.guest_mode else real.state
     if where.tick != state.tick or not real.is_past_breakpoint(where):
-        vm.breakpoint()
+        vm.meet()
 
 
 def at_watchpoint(vm: VirtualMachine) -> Outcome:
@@ -43,14 +43,14 @@ def at_watchpoint(vm: VirtualMachine) -> Outcome:
     own = record.hit_linear >= MONITOR and not vm.technique.guest_mode
     if not own and not vm.technique.is_own_access(vm, record.hit_eip):
         vm.world.leave()
-        vm.watchpoint(record)
+        vm.meet(record)
     return RESUME
 
 
 def tell(vm: VirtualMachine) -> None:
     """What the virtual CPU has met, and not said."""
     if vm.cpu.take_hit():
-        vm.watchpoint(vm.cpu.record)
+        vm.meet(vm.cpu.record)
 
 
 def run_debugged(vm: VirtualMachine, run: Callable[[int], int], until: int) -> int:

@@ -112,8 +112,12 @@ class MachineTarget:
     def remove(self, point: Point, address: int, size: int) -> None:
         self._points.remove(_place(point, address, size))
 
-    def stops_at_breakpoint(self) -> bool:
-        """Called by the machine; False where the guest has stood already, or where gdb has none."""
+    def stops(self, hit: Any) -> bool:
+        """Called by the machine, at a breakpoint or with the record of a watchpoint's exit."""
+        return self._stops_here() if hit is None else self._stops_after(hit)
+
+    def _stops_here(self) -> bool:
+        """Not where the guest has stood already, nor where gdb has no breakpoint."""
         here = self._here()
         point = self._points.at(here[0])
         if point is None:
@@ -123,8 +127,7 @@ class MachineTarget:
             return True
         return False
 
-    def stops_at_watchpoint(self, record: Any) -> bool:
-        """Called by the machine."""
+    def _stops_after(self, record: Any) -> bool:
         point = self._points.watching(record.hit_linear, record.hit_access)
         if point is None:
             return False
@@ -142,7 +145,7 @@ class MachineTarget:
 
     def attach(self) -> None:
         """gdb has come."""
-        self.machine.debugger = self
+        self.machine.debugger = self.stops
 
     def detach(self) -> None:
         """gdb has gone: the guest is as if it had not been there."""
@@ -163,7 +166,7 @@ class MachineTarget:
         """It stands still again; `reason` says why."""
         for cpu in self._points.cpus:
             if cpu.take_hit():  # with the end of a step
-                self.stops_at_watchpoint(cpu.record)
+                self._stops_after(cpu.record)
         lib.machine_stop_at_events(self._core, False)
         self._forget_requests()
 
