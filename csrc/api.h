@@ -30,8 +30,10 @@ enum exit_reason {
     EXIT_SHUTDOWN,     /* triple fault: faults[] holds the chain */
     EXIT_UNSUPPORTED,  /* outside the slice, named by detail (enum unsupported) */
     EXIT_REQUEST,      /* cpu_request_exit was called */
-    EXIT_NESTED        /* guest mode: the host's tables do not have a guest-physical address, or not
+    EXIT_NESTED,       /* guest mode: the host's tables do not have a guest-physical address, or not
                           for this; exit.address, .linear, .error (enum access), .detail: a walk's */
+    EXIT_WATCHPOINT    /* an access met one of cpu_set_watchpoint: exit.hit_linear, .hit_access; the
+                          instruction has retired, or the event whose delivery it was */
 };
 
 /* What EXIT_UNSUPPORTED met. */
@@ -54,6 +56,9 @@ enum page_flag {
     PAGE_MMIO = 16,     /* no memory: loads and stores exit */
     PAGE_WEIGHTED = 32  /* machine_set_weights; what is stored to loses its weight */
 };
+
+/* Accesses that a watchpoint is for, and that met it. */
+enum watch_access { WATCH_READ = 1, WATCH_WRITE = 2 };
 
 /* What the trace ring records; bits of state.trace. */
 enum trace_kind { TRACE_BLOCK = 1, TRACE_EXEC = 2, TRACE_EVENT = 4 };
@@ -214,6 +219,8 @@ typedef struct {
     uint32_t operand; /* CR number, or the general register's */
     uint32_t fault_count;
     uint32_t watched_count;
+    /* EXIT_WATCHPOINT: the first byte watched, enum watch_access, EIP of the instruction. */
+    uint32_t hit_linear, hit_access, hit_eip;
     Fault faults[3];
     uint32_t watched[16]; /* machine pages */
     PostedWrite posted[48];
@@ -358,6 +365,11 @@ int cpu_acknowledge(Cpu *cpu);
 void cpu_set_interrupt(Cpu *cpu, int level);
 /* May be called from another thread or a signal handler: cpu_run returns EXIT_REQUEST soon. */
 void cpu_request_exit(Cpu *cpu);
+/* Take that back, and a watchpoint's exit that has not been made yet. */
+void cpu_forget_request(Cpu *cpu);
+/* While on, each event that is delivered requests an exit of all CPUs: a debugger's single step ends
+   with the instruction, by its tick, or where its fault has led. */
+void machine_stop_at_events(Machine *machine, int on);
 /* Forget cached translations: all of them, or those of one linear page. */
 void cpu_flush_tlb(Cpu *cpu);
 void cpu_invalidate_page(Cpu *cpu, uint32_t linear);
@@ -387,9 +399,23 @@ void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept);
 /* Enter guest mode and run as cpu_run does; every exit leaves it. `guest` holds the guest's state
    before and after, and the exit record; the tables of both CPUs' machine must be the same. */
 int cpu_run_guest(Cpu *cpu, Cpu *guest, ControlBlock *control, uint64_t until_tick);
-/* Breakpoints by linear address of an instruction. Returns 0, or -1 if there are too many. */
+/* Breakpoints by linear address of an instruction. One is met when the instruction begins: once for
+   a repeat, and not again at the tick at which it has been reported. Returns 0, or -1 if out of
+   memory. */
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear);
 void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear);
+/* Has the CPU reported the breakpoint at an EIP at this tick, or was it within a repeat there? */
+int cpu_is_past_breakpoint(const Cpu *cpu, uint32_t eip, uint64_t tick);
+/* Watchpoints: accesses (enum watch_access) to any of `size` bytes at a linear address end in
+   EXIT_WATCHPOINT. Those of the processor itself to descriptors and stacks are among them, but not
+   its page walks, nor what devices do. The guest's debug registers know nothing of it. What is done
+   by instructions without weight is reported after the next with weight. Returns 0, or -1 if there
+   are too many. */
+int cpu_set_watchpoint(Cpu *cpu, uint32_t linear, uint32_t size, uint32_t access);
+void cpu_clear_watchpoints(Cpu *cpu);
+/* An exit for a watchpoint that is due but has not been made: enum watch_access, with hit_linear in the
+   exit record; or 0. It will not be made any more. */
+uint32_t cpu_take_hit(Cpu *cpu);
 /* The whole CPU, TLB included, as bytes: cpu_save returns how many it writes (to may be NULL to
    ask), cpu_load returns 0, or -1 if the bytes are of another version. */
 uint32_t cpu_save(Cpu *cpu, uint8_t *to);

@@ -41,7 +41,7 @@ SLICE_TICKS: Final = 10_000_000
 POLL_TICKS: Final = 1_000_000
 SNAPSHOT_VERSION: Final = 1
 #: Stops after which the machine may go on: nothing has happened to the guest.
-PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
+PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED, Stop.BREAKPOINT)
 
 
 class TraceSink(Protocol):
@@ -110,6 +110,8 @@ class Machine:
         self._reason = ""
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
+        #: Does the run stop at a breakpoint, or at the watchpoint that an exit record has?
+        self.debugger: Callable[[Any], bool] | None = None
         self._handlers = self._exit_table()
         self._virtualizable = unsafe_rows(virtualizable)
         self._trace_kinds = 0
@@ -153,6 +155,8 @@ class Machine:
             ExitReason.SHUTDOWN: self._shutdown,
             ExitReason.UNSUPPORTED: self._unsupported,
             ExitReason.REQUEST: self._requested,
+            ExitReason.BREAKPOINT: self.meet,
+            ExitReason.WATCHPOINT: lambda: self.meet(self.cpu.record),
         }.items():
             table[reason] = handler
         return table
@@ -317,6 +321,11 @@ class Machine:
 
     def _requested(self) -> None:
         self._end(Stop.REQUESTED)
+
+    def meet(self, hit: Any = None) -> None:
+        """The CPU is at a breakpoint, or has met a watchpoint: an exit record has it."""
+        if self.debugger is None or self.debugger(hit):
+            self._end(Stop.BREAKPOINT)
 
     def _nothing(self) -> None:
         pass
