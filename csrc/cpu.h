@@ -21,7 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "api.h"
+#include "guest_api.h"
 
 typedef uint8_t u8;
 typedef uint16_t u16;

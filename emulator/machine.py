@@ -96,9 +96,7 @@ class Machine:
             typed=typed,
             apic=machine == "apic",
         )
-        self.board.on_interrupt = self.cpu.set_interrupt
-        self.local_apic: LocalApic | None = None
-        self._connect_pages()
+        self.local_apic = self._connect()
         #: Names for addresses; a program that brings its own sets them when it is loaded.
         self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
@@ -130,12 +128,13 @@ class Machine:
             memory.set_costs(find_model(self._cost_model))
         return memory, Cpu(memory.machine)
 
-    def _connect_pages(self) -> None:
-        """Give the CPU its local APIC; have accesses to the devices' pages exit."""
-        if self.board.ioapic is not None:
-            self.local_apic = self._make_apic()
+    def _connect(self) -> LocalApic | None:
+        """Connect CPU and board, the local APIC if there is one, and the pages of devices."""
+        self.board.on_interrupt = self.cpu.set_interrupt
+        local = None if self.board.ioapic is None else self._make_apic()
         for page in self.board.bus.pages:
             self.memory.leave_device(page)
+        return local
 
     def _make_apic(self) -> LocalApic:
         return LocalApic(self.cpu, self.board)
@@ -350,12 +349,12 @@ class Machine:
             self._end(Stop.HALTED)
             return
         while not state.interrupt_line:
-            if clock.now >= self._limit:
-                self._end(Stop.OUT_OF_TICKS)
-                return
             next_tick = min(clock.next_tick, state.timer_due)
             if not self._can_wake(next_tick):
                 self._end(Stop.IDLE)
+                return
+            if clock.now >= self._limit:
+                self._end(Stop.OUT_OF_TICKS)
                 return
             self._pass_time(min(next_tick, self._limit))
             board.run_due()
