@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emulator.core import EFLAGS_IF, GENERAL, SEGMENTS, ExitReason
+from emulator.core import EFLAGS_IF, GENERAL, SEGMENTS
 from hypervisor import segments
+from hypervisor.strings import move_elements
 from isa.row import Row
 from isa.table import ROWS
 
@@ -34,20 +35,9 @@ EFLAGS_TF: Final = 0x100
 EFLAGS_RF: Final = 0x10000
 DR7_ENABLED: Final = 0xFF
 OPERAND_SIZE: Final = 0x66
-REPEAT: Final = 0xF3
-DEADLINE: Final = int(ExitReason.DEADLINE)
-INTERRUPT: Final = int(ExitReason.INTERRUPT)
-EFLAGS_DF: Final = 0x400
-PAGE_MASK: Final = 0xFFF
-ELEMENT_SIZE: Final = {"b": 1, "w": 2, "d": 4}
 EAX: Final = GENERAL.index("eax")
-ECX: Final = GENERAL.index("ecx")
 EDX: Final = GENERAL.index("edx")
-ESI: Final = GENERAL.index("esi")
-EDI: Final = GENERAL.index("edi")
-CS: Final = SEGMENTS.index("cs")
 DS: Final = SEGMENTS.index("ds")
-ES: Final = SEGMENTS.index("es")
 MOD_AND_REG: Final = 0xF8  #: of a ModRM byte
 INVLPG_BY_REGISTER: Final = 7 << 3
 NO_BASE: Final = (4, 5)  #: r/m that mean a SIB byte, or a displacement
@@ -161,46 +151,9 @@ def emulate_invlpg(vm: VirtualMachine, trapped: Trapped) -> bool:
     return True
 
 
-def _elements(vm: VirtualMachine, mnemonic: str) -> int:
-    """Elements of a repeated INS or OUTS, about to go on, that no fault can come between: those
-    in the page of the one before, upwards in a segment that holds all of it."""
-    state, size = vm.cpu.state, ELEMENT_SIZE[mnemonic[-1]]
-    inward = mnemonic.startswith("ins")
-    segment, offset = state.seg[ES if inward else DS], state.gpr[EDI if inward else ESI]
-    whole = segment.limit >= offset | PAGE_MASK and not segment.base & PAGE_MASK
-    if state.eflags & EFLAGS_DF or segment.attributes & segments.EXPAND_DOWN or not whole:
-        return 0
-    room: int = min((PAGE_MASK + 1 - (offset & PAGE_MASK)) // size, state.gpr[ECX])
-    return room if offset & PAGE_MASK else 0  # at a page's beginning, it is another page
-
-
 def emulate_string(vm: VirtualMachine, trapped: Trapped) -> bool:
-    """A repeated INS or OUTS: the virtual CPU does what is in one page at once.
-
-    Each iteration would trap. The first may fault; after it none can before the page ends, and an
-    interrupt stops it: so the virtual CPU never runs on into other code, which may be patched.
-    """
-    code, mnemonic = trapped.code(), trapped.row.mnemonic
-    if REPEAT not in code or not set(code[:-1]) <= {REPEAT, OPERAND_SIZE} or not _is_plain(vm):
-        return False
-    vm.world.leave()
-    state, clock = vm.cpu.state, vm.board.clock
-    eip = state.eip
-    if vm.cpu.read_linear(state.seg[CS].base + eip, len(code)) != code:
-        return False  # something else stands there for it
-    vm.interpret(mnemonic)
-    start = state.tick
-    end = start + (_elements(vm, mnemonic) if state.eip == eip else 0)
-    while state.tick < end and not vm.stopped:
-        reason = vm.cpu.run(min(end, clock.next_tick, vm._limit))
-        if reason == INTERRUPT:
-            break  # the run loop sees to it
-        clock.now = state.tick
-        vm._handlers[reason]()
-        if reason == DEADLINE:
-            break
-    vm.steps += state.tick - start
-    return True
+    """A repeated INS or OUTS: strings.py has it."""
+    return _is_plain(vm) and move_elements(vm, trapped)
 
 
 #: Who emulates an instruction, by mnemonic; the virtual CPU interprets the others.
