@@ -338,7 +338,7 @@ class Channel(Device):
         piece: bytes = drive.buffer[start:end]
         return piece
 
-    def write_block(self, port: int, size: int, data: bytes) -> int:
+    def write_block(self, port: int, size: int, data: memoryview) -> int:
         """The same the other way."""
         drive = self.state.drives[self.selected]
         if not drive.status & DRQ or not drive.wanted:

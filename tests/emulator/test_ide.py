@@ -480,7 +480,7 @@ def test_blocks_are_what_single_accesses_would_be(bench, size, count):
         each.wait()
         each.out(7, 0x30)
     data = bytes(range(256)) * 4
-    done = bench.ide.write_block(BASE, size, data[: size * count])
+    done = bench.ide.write_block(BASE, size, memoryview(data)[: size * count])
     assert done <= count
     other.give(data[: done * size], size)
     assert bench.ide.save() == other.ide.save()
@@ -489,11 +489,11 @@ def test_blocks_are_what_single_accesses_would_be(bench, size, count):
 
 def test_no_block_without_data(bench):
     assert bench.ide.read_block(BASE, 4, 10) == b""
-    assert bench.ide.write_block(BASE, 4, bytes(40)) == 0
+    assert bench.ide.write_block(BASE, 4, memoryview(bytes(40))) == 0
     bench.address(1)
     bench.out(7, 0x30)
     assert bench.ide.read_block(BASE, 4, 10) == b""
     bench.give(bytes(SECTOR))
     bench.wait()
     bench.command(0x20)
-    assert bench.ide.write_block(BASE, 4, bytes(40)) == 0
+    assert bench.ide.write_block(BASE, 4, memoryview(bytes(40))) == 0
