@@ -271,19 +271,14 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        board = self.board
-        data = read_elements(board.bus, board.clock, port, size, count)
-        board.clock.now = self.ticks
-        self.cpu.complete_bytes(data)
+        self.cpu.complete_bytes(read_elements(self.board, port, size, count))
 
     def _port_write(self) -> None:
         port, size, count, value = self.cpu.port_access()
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
-            board, data = self.board, bytes(self.cpu.exit_data[: count * size])
-            write_elements(board.bus, board.clock, port, size, data)
-            board.clock.now = self.ticks
+            write_elements(self.board, port, size, self.cpu.exit_data[: count * size])
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()
