@@ -6,7 +6,8 @@ first channel, 15 for the second. The legal order is: BSY, then DRQ or the end t
 interrupt; reading the status takes the interrupt back. The first block of a write is asked for at
 once and without interrupt (ATA/ATAPI-6, 9.6). Addresses are LBA28, LBA48, or cylinder, head and
 sector. Registers are written to both drives of a channel; the selected one answers. A drive that is
-not there reads as status 0, as in QEMU: probes then find nobody.
+not there reads as status 0: probes then find nobody. But beside a second drive an absent first one
+reads as ready, as in QEMU: there are kernels that wait for it before they select the second (xv6).
 
 Sectors are in disk.py, and are written there when the last word of a block comes, before the guest
 is told. Each drive's own state is in drive.py, what it says of itself in identify.py. Left out: DMA
@@ -138,7 +139,7 @@ class Channel(Device):
                 self._interrupt(False)
             if drive.status & BSY:
                 self._be_busy(state.awaited, max(state.due - LOOK_TICKS, self.platform.now + 1))
-            return drive.status if present else 0
+            return drive.status if present or (number == 0 and any(self.disks)) else 0
         if self.disks == [None, None]:
             return 0
         if register == ERROR:

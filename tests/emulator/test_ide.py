@@ -376,7 +376,7 @@ def test_an_absent_second_drive_is_status_0_and_takes_no_command(bench):
 
 def test_an_absent_first_drive():
     bench = Bench(None, Disk(IMAGE))
-    assert bench.inb(7) == 0
+    assert bench.inb(7) == bench.ide.read(CONTROL) == READY
     bench.address(3, drive=1)
     assert bench.command(0x20) == READY | DRQ
     assert bench.take() == sector(3)
