@@ -38,7 +38,7 @@ def in_tiers(guests: list[Guest]) -> list[object]:
 
 def both(guest: Guest, mmu: str) -> Both:
     images = (assemble_file(guest.source, include=guest.includes, paravirt=v) for v in VARIANTS)
-    return Both(Pair(*images), mmu=mmu, ram=guest.ram, console_in=guest.input)
+    return Both(Pair(*images), mmu=mmu, **guest.options)
 
 
 # -- The guests ------------------------------------------------------------------------------------
