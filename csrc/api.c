@@ -203,6 +203,7 @@ void cpu_free(Cpu *cpu) {
     for (at = &machine->cpus; *at != cpu; at = &(*at)->next) continue;
     *at = cpu->next;
     free(cpu->trace);
+    free(cpu->breakpoints);
     free(cpu);
     if (machine->released) machine_free(machine);
 }
@@ -243,6 +244,7 @@ void cpu_reset(Cpu *cpu) {
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
     cpu->pending_exit = 0;
+    cpu->hit = HIT_NONE;
     cpu->delivering = false;
     cpu->fault_count = 0;
     flags_set(cpu, state->eflags);
@@ -322,7 +324,13 @@ uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear) {
     for (u32 i = 0; i < cpu->breakpoint_count; i++)
         if (cpu->breakpoints[i] == linear) return 0;
-    if (cpu->breakpoint_count == BREAKPOINTS) return -1;
+    if (cpu->breakpoint_count == cpu->breakpoint_room) {
+        u32 room = cpu->breakpoint_room ? 2 * cpu->breakpoint_room : 16;
+        u32 *table = realloc(cpu->breakpoints, room * sizeof *table);
+        if (table == NULL) return -1;
+        cpu->breakpoints = table;
+        cpu->breakpoint_room = room;
+    }
     cpu->breakpoints[cpu->breakpoint_count++] = linear;
     block_flush(cpu->machine);
     return 0;
@@ -370,6 +378,7 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     cpu->seen_cr3 = state.cr3;
     cpu->seen_cr4 = state.cr4;
     cpu->step_over = 0;
+    cpu->hit = HIT_NONE;
     cpu->pending_exit = 0;
     cpu->faults_at_tick = 0;
     block_flush(cpu->machine);

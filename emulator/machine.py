@@ -41,7 +41,7 @@ SLICE_TICKS: Final = 10_000_000
 POLL_TICKS: Final = 1_000_000
 SNAPSHOT_VERSION: Final = 1
 #: Stops after which the machine may go on: nothing has happened to the guest.
-PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
+PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED, Stop.BREAKPOINT)
 
 
 class TraceSink(Protocol):
@@ -96,9 +96,7 @@ class Machine:
             typed=typed,
             apic=machine == "apic",
         )
-        self.board.on_interrupt = self.cpu.set_interrupt
-        self.local_apic: LocalApic | None = None
-        self._connect_pages()
+        self.local_apic = self._connect()
         #: Names for addresses; a program that brings its own sets them when it is loaded.
         self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
@@ -110,6 +108,8 @@ class Machine:
         self._reason = ""
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
+        #: Does the run stop at a breakpoint, or at the watchpoint that an exit record has?
+        self.debugger: Callable[[Any], bool] | None = None
         self._handlers = self._exit_table()
         self._virtualizable = unsafe_rows(virtualizable)
         self._trace_kinds = 0
@@ -128,12 +128,13 @@ class Machine:
             memory.set_costs(find_model(self._cost_model))
         return memory, Cpu(memory.machine)
 
-    def _connect_pages(self) -> None:
-        """Give the CPU its local APIC; have accesses to the devices' pages exit."""
-        if self.board.ioapic is not None:
-            self.local_apic = self._make_apic()
+    def _connect(self) -> LocalApic | None:
+        """Connect CPU and board, the local APIC if there is one, and the pages of devices."""
+        self.board.on_interrupt = self.cpu.set_interrupt
+        local = None if self.board.ioapic is None else self._make_apic()
         for page in self.board.bus.pages:
             self.memory.leave_device(page)
+        return local
 
     def _make_apic(self) -> LocalApic:
         return LocalApic(self.cpu, self.board)
@@ -153,6 +154,8 @@ class Machine:
             ExitReason.SHUTDOWN: self._shutdown,
             ExitReason.UNSUPPORTED: self._unsupported,
             ExitReason.REQUEST: self._requested,
+            ExitReason.BREAKPOINT: self.meet,
+            ExitReason.WATCHPOINT: lambda: self.meet(self.cpu.record),
         }.items():
             table[reason] = handler
         return table
@@ -318,6 +321,11 @@ class Machine:
     def _requested(self) -> None:
         self._end(Stop.REQUESTED)
 
+    def meet(self, hit: Any = None) -> None:
+        """The CPU is at a breakpoint, or has met a watchpoint: an exit record has it."""
+        if self.debugger is None or self.debugger(hit):
+            self._end(Stop.BREAKPOINT)
+
     def _nothing(self) -> None:
         pass
 
@@ -341,12 +349,12 @@ class Machine:
             self._end(Stop.HALTED)
             return
         while not state.interrupt_line:
-            if clock.now >= self._limit:
-                self._end(Stop.OUT_OF_TICKS)
-                return
             next_tick = min(clock.next_tick, state.timer_due)
             if not self._can_wake(next_tick):
                 self._end(Stop.IDLE)
+                return
+            if clock.now >= self._limit:
+                self._end(Stop.OUT_OF_TICKS)
                 return
             self._pass_time(min(next_tick, self._limit))
             board.run_due()

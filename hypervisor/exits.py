@@ -24,6 +24,7 @@ from hypervisor.emulate import EMULATED, trapped_at
 from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import MONITOR
 from hypervisor.outcome import REFLECT, RESUME, STOP, Event, Outcome
+from hypervisor.stops import at_breakpoint, at_watchpoint
 from isa.exceptions import EXCEPTIONS
 from isa.table import ROWS
 
@@ -178,6 +179,8 @@ EXITS: Final[dict[int, Handler]] = {
     ExitReason.EVENT: _event,
     ExitReason.UNSUPPORTED: _unsupported,
     ExitReason.REQUEST: _requested,
+    ExitReason.BREAKPOINT: at_breakpoint,
+    ExitReason.WATCHPOINT: at_watchpoint,
 }
 
 # -- Exits from guest mode -----------------------------------------------------------------------
@@ -229,6 +232,8 @@ GUEST_EXITS: Final[dict[int, Handler]] = {
     ExitReason.EVENT: _guest_event,
     ExitReason.INTERCEPT: _intercepted,
     ExitReason.NESTED: _violation,
+    ExitReason.BREAKPOINT: at_breakpoint,
+    ExitReason.WATCHPOINT: at_watchpoint,
 }
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from emulator import diagnostics
@@ -37,6 +38,7 @@ from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
 from hypervisor.segments import CS
+from hypervisor.stops import at_own_breakpoint, run_debugged
 from hypervisor.switch import Switch
 from hypervisor.techniques import find_technique
 from hypervisor.techniques.base import Technique
@@ -190,6 +192,7 @@ class VirtualMachine(Machine):
         table = super()._exit_table()
         table[ExitReason.WATCH] = self._watched
         table[ExitReason.TRACE] = self.drain_trace
+        table[ExitReason.BREAKPOINT] = partial(at_own_breakpoint, self)
         return table
 
     # -- the run loop ------------------------------------------------------------------------------
@@ -201,6 +204,8 @@ class VirtualMachine(Machine):
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
         tick, clock, timer_due = self._tick, self.board.clock, self._timer_due
         run_to_exit = self._run_once if self._tracer is None else self._run_traced_to_exit
+        if self.debugger is not None:
+            run_to_exit = partial(run_debugged, self, run_to_exit)
         while True:
             if timer_due[0] <= tick[0]:
                 self.world.leave()  # the guest may have set it anew since

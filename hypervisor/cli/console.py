@@ -12,12 +12,11 @@ import select
 import sys
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from hypervisor.cli.status import QuitRequest, Stop, StopError
 
 if TYPE_CHECKING:
-    from emulator.machine import Machine
     from emulator.result import Result
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -30,6 +29,14 @@ def write_all(descriptor: int, data: bytes) -> None:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
             select.select([], [descriptor], [])
+
+
+class Runner(Protocol):
+    """A machine, or what runs one."""
+
+    @property
+    def ticks(self) -> int: ...
+    def run(self, max_ticks: int | None = None) -> Result: ...
 
 
 class Console:
@@ -97,7 +104,7 @@ class Console:
         """A piece of a -d trace."""
         self._trace.write(text)
 
-    def run(self, machine: Machine, max_ticks: int | None) -> Result:
+    def run(self, machine: Runner, max_ticks: int | None) -> Result:
         """Run the machine to its end, or until Ctrl-A X."""
         try:
             return machine.run(max_ticks)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,13 +24,14 @@ from hypervisor.cli.complete import (
     complete_programs,
     complete_techniques,
 )
-from hypervisor.cli.options import TICKS, BareOptionCommand
+from hypervisor.cli.options import PORT, TICKS, BareOptionCommand
 from hypervisor.cli.program import Loadable, find_program
 from hypervisor.cli.status import Stop, StopError
 from hypervisor.techniques import NATIVE, TECHNIQUES
 
 if TYPE_CHECKING:
     from emulator.machine import Machine
+    from hypervisor.cli.console import Runner
 
 DEFAULT_RAM = "64M"
 SWITCHES = (
@@ -76,6 +78,7 @@ class Options(NamedTuple):
     snapshot: bool
     screen: bool
     serial: str | None
+    gdb: int | None
 
 
 @click.command(cls=RunCommand, short_help="Run a guest program.")
@@ -169,6 +172,12 @@ class Options(NamedTuple):
     help="Write a page: guest, exits and hypervisor over machine time.",
 )
 @click.option(
+    "--gdb",
+    type=PORT,
+    metavar="PORT",
+    help="Wait for gdb at a port of this host, any free one for 0, before the first instruction.",
+)
+@click.option(
     "--cost-model",
     default="",
     metavar="NAME",
@@ -203,6 +212,8 @@ def check(options: Options) -> str | None:
         check_cost_model(options.cost_model)
     if len(options.programs) > 1 and (options.watch or options.timeline or options.screen):
         raise click.UsageError("--watch, --timeline and --screen go with one PROGRAM")
+    if len(options.programs) > 1 and options.gdb is not None:
+        raise click.UsageError("--gdb goes with one PROGRAM")
     if options.watch and options.screen:
         raise click.UsageError("--watch and --screen would both have the terminal")
     check_disks(options)
@@ -303,9 +314,9 @@ def run(options: Options, program: Loadable) -> int:
         load(machine, options, program)
         gc.freeze()  # what is loaded stays: looking through it once would cost 4 ms
         gc.enable()
-        with observed(options, machine, program.name):
+        with observed(options, machine, program.name), debugged(options, machine) as runner:
             start = time.perf_counter()
-            result = console.run(machine, options.max_ticks)
+            result = console.run(runner, options.max_ticks)
             seconds = time.perf_counter() - start
     outcome = report.Outcome(program.name, options.technique, result, report.facts_of(machine))
     report.print_end(result, program.name)
@@ -353,6 +364,24 @@ def observed(options: Options, machine: Any, name: str) -> Iterator[None]:
 
             stack.enter_context(watching(machine))
         yield
+
+
+@contextlib.contextmanager
+def debugged(options: Options, machine: Machine) -> Iterator[Runner]:
+    """What runs the machine: itself, or gdb's session."""
+    if options.gdb is None:
+        yield machine
+        return
+    from hypervisor.gdb.server import Session, listen
+
+    try:
+        server = listen(options.gdb)
+    except OSError as error:
+        raise StopError(Stop.USAGE, f"--gdb {options.gdb}: {error.strerror}") from None
+    session = Session(machine, server)
+    print(f"waiting for gdb on {session.address}", file=sys.stderr, flush=True)
+    with contextlib.closing(session):
+        yield session
 
 
 def build_machine(options: Options, program: Loadable, **streams: Any) -> Machine:

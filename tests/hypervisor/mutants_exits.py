@@ -40,16 +40,22 @@ def _only_retire(vm: VirtualMachine, trapped: Trapped) -> bool:
 
 #: Entries whose removal nobody notices.
 _NEEDLESS_EVENTS: Final[dict[int, str]] = {}
+_A_DEBUGGER: Final = "only a debugger has any: test_gdb_machine.py"
+_DEBUGGERS: Final[dict[int, str]] = {
+    ExitReason.BREAKPOINT: _A_DEBUGGER,
+    ExitReason.WATCHPOINT: _A_DEBUGGER,
+}
 
 
 def _handlers() -> list[Mutant]:
     rows = []
     for reason in EXITS:
         name = ExitReason(reason).name
-        rows.append(Mutant(f"exits: no handler of {name}", without(EXITS, reason)))
+        survives = _DEBUGGERS.get(reason, "")
+        rows.append(Mutant(f"exits: no handler of {name}", without(EXITS, reason), survives))
         if EXITS[reason] is not exits._resume:
             idle = entry(EXITS, reason, _do_nothing)
-            rows.append(Mutant(f"exits: {name} does nothing", idle))
+            rows.append(Mutant(f"exits: {name} does nothing", idle, survives))
     for vector in EVENTS:
         survives = _NEEDLESS_EVENTS.get(vector, "")
         rows.append(
