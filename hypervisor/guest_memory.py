@@ -64,6 +64,14 @@ class GuestMemory(Memory):
             return int(self.frames[page])
         return page if page in self.devices else NO_FRAME
 
+    def is_memory(self, page: int) -> bool:
+        """Is there memory at a guest page?"""
+        return page < self.count and self.frames[page] != NO_FRAME
+
+    def is_barred(self, page: int) -> bool:
+        """Is it a device's that the real CPU must not reach? The virtual one makes the access."""
+        return page in self.devices and page not in self.lent
+
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes; all ones where there is no memory."""
         pieces = []

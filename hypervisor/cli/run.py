@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from hypervisor.cli.complete import complete_memories, complete_programs, complete_techniques
+from hypervisor.cli.complete import (
+    complete_machines,
+    complete_memories,
+    complete_programs,
+    complete_techniques,
+)
 from hypervisor.cli.options import PORT, TICKS, BareOptionCommand
 from hypervisor.cli.program import Loadable, find_program
 from hypervisor.cli.status import Stop, StopError
@@ -28,7 +33,6 @@ if TYPE_CHECKING:
     from emulator.machine import Machine
     from hypervisor.cli.console import Runner
 
-MACHINES = ("pc",)
 DEFAULT_RAM = "64M"
 SWITCHES = (
     "--user",
@@ -55,7 +59,7 @@ class Options(NamedTuple):
     programs: tuple[str, ...]
     technique: str
     mmu: str | None
-    machine: str
+    machine: str | None
     ram: str
     kernel_args: str
     modules: tuple[str, ...]
@@ -106,7 +110,12 @@ class Options(NamedTuple):
 @click.option(
     "--strict", is_flag=True, help="Under patch: indirect jumps, calls, returns are patched, too."
 )
-@click.option("--machine", default="pc", metavar="M", help="The machine: pc.")
+@click.option(
+    "--machine",
+    metavar="M",
+    shell_complete=complete_machines,
+    help="The machine, pc or apic; the one a guest is meant for, or pc, if not given.",
+)
 @click.option("--ram", default=DEFAULT_RAM, metavar="SIZE", help=f"Memory ({DEFAULT_RAM}).")
 @click.option("--kernel-args", default="", metavar="STR", help="The kernel's command line.")
 @click.option(
@@ -197,8 +206,8 @@ def check(options: Options) -> str | None:
     """What can be said before any file is read; returns the variant to assemble sources to."""
     if not options.programs:
         raise click.UsageError("expected a PROGRAM; `seventeen run hello` is one")
-    if options.machine not in MACHINES:
-        raise click.UsageError(f"no machine {options.machine!r}; there is {', '.join(MACHINES)}")
+    if options.machine is not None:
+        check_machine(options.machine)
     if options.cost_model:
         check_cost_model(options.cost_model)
     if len(options.programs) > 1 and (options.watch or options.timeline or options.screen):
@@ -237,6 +246,14 @@ def check_disks(options: Options) -> None:
         if len(options.programs) > 1:
             raise click.UsageError("--disk goes with one PROGRAM: several would share the disk")
         arrange(options.disks)
+
+
+def check_machine(name: str) -> None:
+    """UsageError for a machine that is none."""
+    from emulator.machine import MACHINES
+
+    if name not in MACHINES:
+        raise click.UsageError(f"no machine {name!r}; there is {', '.join(MACHINES)}")
 
 
 def check_cost_model(name: str) -> None:
@@ -286,6 +303,7 @@ def run(options: Options, program: Loadable) -> int:
     ):
         machine = build_machine(
             options,
+            program,
             console_in=console.source,
             console_out=console.write,
             debug_out=console.write_debug,
@@ -366,11 +384,13 @@ def debugged(options: Options, machine: Machine) -> Iterator[Runner]:
         yield session
 
 
-def build_machine(options: Options, **streams: Any) -> Machine:
-    """The machine that the options ask for; `streams` are more of the machine's own arguments."""
+def build_machine(options: Options, program: Loadable, **streams: Any) -> Machine:
+    """The machine that the options ask for, or else the program; `streams` are more of the
+    machine's own arguments."""
     from emulator.errors import MachineError
 
-    keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": options.machine}
+    machine = options.machine or program.machine
+    keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": machine}
     if options.cost_model:
         keywords["cost_model"] = options.cost_model
     if options.rtc:

@@ -113,7 +113,7 @@ def run_several(options: Options, programs: Sequence[Loadable]) -> int:
         host = build_host(options, len(programs))
         streams = Streams(console, names)
         for name, program in zip(names, programs, strict=True):
-            vm = build_machine(options, host=host, **streams.arguments(name))
+            vm = build_machine(options, program, host=host, **streams.arguments(name))
             load(vm, options, program)
         gc.freeze()
         gc.enable()

@@ -79,6 +79,16 @@ def test_every_access_is_the_same(watched, way):
     assert compare(watched.observe(), virtual.observe(), name=way) is None
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_page_before_it_does_not_bring_it_along(way):
+    """Shadows are made for some pages at once, but devices are never among them."""
+    program = assemble("mov eax, [0xFEDFF000]\nmov eax, [0xFEE00030]\ncli\nhlt")
+    machine = VirtualMachine(ram=RAM, machine="apic", **WAYS[way])
+    seen = MachineRun(machine, program)
+    seen.run(TICKS)
+    assert [access.address for access in seen.observe().accesses] == [0xFEE00030]
+
+
 @pytest.mark.parametrize("way", ["translate", "nested", "trap"])
 def test_lent_registers_cost_no_exit(way):
     machine = VirtualMachine(ram=RAM, machine="apic", **WAYS[way])
