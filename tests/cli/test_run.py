@@ -16,9 +16,9 @@ from tests.cli.support import COMMAND, TIME_LIMIT, environment, leave_with, seve
 #: Sends what COM1 receives back, each byte plus one, until it receives a zero byte.
 ECHO = """
 next:   mov dx, 0x3FD
-wait:   in al, dx
+ready:  in al, dx
         test al, 1
-        jz wait
+        jz ready
         mov dx, 0x3F8
         in al, dx
         cmp al, 0
