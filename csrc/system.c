@@ -182,6 +182,11 @@ void op_hlt(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     stop_after(cpu, EXIT_HALT);
 }
 
+/* An FPU that is not there has no exceptions to wait for. */
+void op_wait(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
+    if ((cpu->state.cr0 & CR0_MP) && (cpu->state.cr0 & CR0_TS)) raise_fault(cpu, VECTOR_NM);
+}
+
 /* -- Debug registers --------------------------------------------------------------------------- */
 
 enum {

@@ -295,6 +295,12 @@ class Cpu:
         else:
             raise KeyError(name)
 
+    def set_flat_table(self, address: int, limit: int, code: int, data: int) -> None:
+        """Set GDTR, and the selectors of the segments, which are flat since the reset."""
+        self.state.gdtr.base, self.state.gdtr.limit = address, limit
+        for name, segment in zip(SEGMENTS, self.state.seg, strict=False):
+            segment.selector = code if name == "cs" else data
+
     def read_linear(self, linear: int, size: int, cpl: int = 0) -> bytes:
         """Guest memory at a linear address, with the rights of `cpl`; short where unmapped."""
         buffer = ffi.new("uint8_t[]", max(size, 1))

@@ -25,7 +25,7 @@ from emulator.core import EFLAGS_IF, Cpu, ExitReason, PageFlag
 from emulator.devices.rtc import DEFAULT_DATE
 from emulator.disk import DiskSource, close_opened, open_disks
 from emulator.errors import MachineError
-from emulator.loader import Module, Program, plan
+from emulator.loader import ModuleSource, Program, plan
 from emulator.local_apic import LocalApic
 from emulator.memory import ROM, Memory, parse_size
 from emulator.result import Result, Stop
@@ -174,10 +174,18 @@ class Machine:
         program: Program | bytes | str | os.PathLike[str],
         *,
         kernel_args: str = "",
-        modules: Sequence[Module | str | os.PathLike[str]] = (),
+        modules: Sequence[ModuleSource] = (),
+        initrd: ModuleSource | None = None,
     ) -> None:
-        """Load a program, its arguments and modules, and set the entry state; LoadError."""
-        image = plan(program, ram=self.memory.size, kernel_args=kernel_args, modules=modules)
+        """Load a program, its arguments, modules or initial RAM disk (loader.py, `plan`), and set
+        the entry state; LoadError."""
+        image = plan(
+            program,
+            ram=self.memory.size,
+            kernel_args=kernel_args,
+            modules=modules,
+            initrd=initrd,
+        )
         self._reset()
         if self._loaded:  # what the image leaves out is zero, as on a new machine
             self.memory.restore({})
@@ -190,6 +198,8 @@ class Machine:
             self.memory.write(segment.address, segment.data)
         for name, value in image.registers.items():
             self.cpu[name] = value
+        if image.table is not None:
+            self.cpu.set_flat_table(*image.table)
         self.symbols = image.symbols
 
     def _load_firmware(self) -> None:

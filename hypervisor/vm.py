@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from emulator import diagnostics
 from emulator.core import EFLAGS_IF, Cpu, ExitReason
-from emulator.loader import Module, Program
+from emulator.loader import ModuleSource, Program
 from emulator.local_apic import LocalApic
 from emulator.machine import Machine, TraceSink
 from emulator.memory import Memory
@@ -157,12 +157,13 @@ class VirtualMachine(Machine):
         program: Program | bytes | str | os.PathLike[str],
         *,
         kernel_args: str = "",
-        modules: Sequence[Module | str | os.PathLike[str]] = (),
+        modules: Sequence[ModuleSource] = (),
+        initrd: ModuleSource | None = None,
     ) -> None:
         """Load as the bare machine does; HypervisorError if the technique cannot run it."""
         variant, sites = sites_of(program)
         self.technique.load(self, variant, sites)
-        super().load(program, kernel_args=kernel_args, modules=modules)
+        super().load(program, kernel_args=kernel_args, modules=modules, initrd=initrd)
         set_weights(self.memory, sites)
 
     def _reset(self) -> None:

@@ -63,6 +63,7 @@ class Options(NamedTuple):
     ram: str
     kernel_args: str
     modules: tuple[str, ...]
+    initrd: str | None
     include: tuple[str, ...]
     max_ticks: int | None
     virtualizable: str | None
@@ -137,6 +138,9 @@ class Options(NamedTuple):
     "--serial", type=click.Path(), metavar="FILE", help="Where COM1 writes, instead of stdout."
 )
 @click.option(
+    "--initrd", metavar="FILE", help="Linux's initial RAM disk; else the first multiboot module."
+)
+@click.option(
     *("-I", "include"),
     multiple=True,
     type=click.Path(),
@@ -184,7 +188,8 @@ class Options(NamedTuple):
     help="The processor whose cycles machine time counts: pentium4, current.",
 )
 def command(**given: Any) -> int:
-    """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, or a name from `seventeen guests`.
+    """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, a Linux bzImage, or a
+    name from `seventeen guests`.
 
     COM1 is stdin and stdout. On a terminal every key goes to the guest; Ctrl-A X ends the run,
     Ctrl-A H helps. Several PROGRAMs share one machine, if a technique virtualizes it; the first
@@ -431,9 +436,13 @@ def load(machine: Machine, options: Options, program: Loadable) -> None:
     from hypervisor.cli.files import read_file
     from hypervisor.symbols import ImageSymbols
 
-    for word in options.modules:
+    for word in filter(None, (*options.modules, options.initrd)):
         read_file(word)  # says what is missing, with the status for it
-    how: dict[str, Any] = {"kernel_args": options.kernel_args, "modules": options.modules}
+    how: dict[str, Any] = {
+        "kernel_args": options.kernel_args,
+        "modules": options.modules,
+        "initrd": options.initrd,
+    }
     if (
         options.technique == NATIVE
         and isinstance(program.what, (str, bytes))

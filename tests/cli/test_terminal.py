@@ -23,9 +23,9 @@ SHOW_BYTES = """
         mov al, 'R'
         call send
 next:   mov dx, 0x3FD
-wait:   in al, dx
+ready:  in al, dx
         test al, 1
-        jz wait
+        jz ready
         mov dx, 0x3F8
         in al, dx
         mov bl, al
