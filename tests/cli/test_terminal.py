@@ -75,11 +75,11 @@ HALT = """
 class Session:
     """`seventeen run` on a terminal of its own."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *options: str) -> None:
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen(
-            [*COMMAND, "run", str(source)],
+            [*COMMAND, "run", *options, str(source)],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -181,3 +181,16 @@ def test_keys_typed_in_pieces() -> None:
     assert keys.filter(b"\x01q\x01") == b""
     with pytest.raises(QuitRequest):
         keys.filter(b"X")
+
+
+def test_ctrl_a_x_ends_the_wait_for_gdb(tmp_path: Path) -> None:
+    """The guest has not begun, and nobody else reads what is typed."""
+    opened = Session(write_source(tmp_path, SPIN), "--gdb", "0")
+    try:
+        opened.expect(b"waiting for gdb on 127.0.0.1:")
+        opened.type(b"\x01x")
+        assert opened.wait() == 71
+        assert opened.settings == opened.before
+        opened.expect(b"ended by Ctrl-A X")
+    finally:
+        opened.close()
