@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
 DEADLINE: Final = 1
+LINEAR: Final = 0xFFFF_FFFF
 
 
 def at_breakpoint(vm: VirtualMachine) -> Outcome:
     """The real CPU is at a breakpoint; in code of ours, at one that stands for the guest's."""
-    vm.world.leave()
-    if not vm.cpu.is_past_breakpoint(vm.cpu.state):  # within a repeat that it has begun
+    (base, eip), tick = vm.technique.position(vm), vm.real.tick
+    here = (base + eip & LINEAR, tick) == vm.resumed
+    # Where it stands the real CPU does not meet it again; elsewhere, after a switch, it might.
+    if not here and not vm.cpu.is_past_breakpoint(eip, tick):
+        vm.world.leave()
         vm.meet()
     return RESUME
 
@@ -32,8 +36,8 @@ def at_breakpoint(vm: VirtualMachine) -> Outcome:
 def at_own_breakpoint(vm: VirtualMachine) -> None:
     """The virtual CPU is at one; unless within a repeat that the real CPU has begun."""
     real, state = vm.host.cpu, vm.cpu.state
-    where = state if vm.technique.guest_mode else real.state
-    if where.tick != state.tick or not real.is_past_breakpoint(where):
+    eip = (state if vm.technique.guest_mode else real.state).eip
+    if not real.is_past_breakpoint(eip, state.tick):
         vm.meet()
 
 
