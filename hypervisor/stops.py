@@ -3,7 +3,7 @@
 Both CPUs look for them, for the guest's code may run on either, and the debugger is asked once the
 virtual one is up to date (`Machine.debugger`). What the real CPU meets is an exit like any
 other (exits.py). What the virtual CPU meets is the bare machine's own exit; but that may come with
-another one, or with the delivery of an event, and then nobody has been told yet. gdb/target.py is
+another one, or with the delivery of an event, and then nobody has been told yet. gdb/machine.py is
 the debugger.
 """
 
@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from emulator.core import ExitReason
 from hypervisor.monitor import MONITOR
 from hypervisor.outcome import RESUME, Outcome
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
-DEADLINE: Final = 1
+DEADLINE: Final = int(ExitReason.DEADLINE)
 LINEAR: Final = 0xFFFF_FFFF
 
 
