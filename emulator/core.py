@@ -250,9 +250,9 @@ class Cpu:
         elif lib.cpu_set_breakpoint(self.pointer, linear) != 0:
             raise CoreError("not enough memory for breakpoints")
 
-    def is_past_breakpoint(self, state: Any) -> bool:
-        """Whether one at a state's EIP and tick has been met, or lies within a repeat."""
-        return bool(lib.cpu_is_past_breakpoint(self.pointer, state.eip, state.tick))
+    def is_past_breakpoint(self, eip: int, tick: int) -> bool:
+        """Whether one at an EIP has been met at this tick, or lies within a repeat there."""
+        return bool(lib.cpu_is_past_breakpoint(self.pointer, eip, tick))
 
     def set_watchpoint(self, linear: int, size: int, access: int) -> bool:
         """Have accesses (`WatchAccess`) return WATCHPOINT; False if there are too many."""

@@ -110,6 +110,7 @@ class Machine:
         self._tracer: TraceSink | None = None
         #: Does the run stop at a breakpoint, or at the watchpoint that an exit record has?
         self.debugger: Callable[[Any], bool] | None = None
+        self.resumed = -1, -1  #: linear EIP and tick at which it has let the guest go on
         self._handlers = self._exit_table()
         self._virtualizable = unsafe_rows(virtualizable)
         self._trace_kinds = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypervisor.errors import HypervisorError
+from hypervisor.segments import CS
 from isa.paravirt import HYPERVISOR
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class Technique:
         """Is generated code at this linear address?"""
         del address
         return False
+
+    def position(self, vm: VirtualMachine) -> tuple[int, int]:
+        """Base of CS, and EIP, of the guest's instruction that the real CPU is at."""
+        return vm.real.seg[CS].base, vm.real.eip
 
     def stands_for(self, vm: VirtualMachine, linear: int) -> Iterable[int]:
         """Linear addresses where code of ours does what the guest's instruction at one would do."""
