@@ -191,8 +191,13 @@ Cpu *cpu_new(Machine *machine) {
     cpu->machine = machine;
     cpu->next = machine->cpus;
     machine->cpus = cpu;
+    cpu_set_vendor(cpu, (const u8 *)"SeventeenCPU");
     cpu_reset(cpu);
     return cpu;
+}
+
+void cpu_set_vendor(Cpu *cpu, const uint8_t *name) {
+    for (u32 i = 0; i < 3; i++) cpu->vendor[i] = host_load(name + i * 4, 4);
 }
 
 void cpu_free(Cpu *cpu) {

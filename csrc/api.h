@@ -263,6 +263,8 @@ Cpu *cpu_new(Machine *machine);
 void cpu_free(Cpu *cpu);
 CpuState *cpu_state(Cpu *cpu);
 ExitRecord *cpu_exit(Cpu *cpu);
+/* What CPUID calls the processor's maker, in place of "SeventeenCPU": 12 characters. */
+void cpu_set_vendor(Cpu *cpu, const uint8_t *name);
 /* Put the CPU in the multiboot entry state: protected mode, flat ring-0 segments, paging and
    interrupts off, all else as after reset. */
 void cpu_reset(Cpu *cpu);

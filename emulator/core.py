@@ -186,6 +186,10 @@ class Cpu:
         """Give it a local APIC from the next reset on, and say who answers for it (`ApicMode`)."""
         lib.cpu_set_apic(self.pointer, mode)
 
+    def set_vendor(self, name: bytes) -> None:
+        """What CPUID calls its maker: 12 characters."""
+        lib.cpu_set_vendor(self.pointer, name)
+
     def reset(self) -> None:
         """Put the CPU in the state in which a multiboot loader enters a kernel."""
         lib.cpu_reset(self.pointer)

@@ -34,6 +34,7 @@ from emulator.strings import read_elements, write_elements
 from emulator.symbols import Symbols
 from emulator.virtualizable import unsafe_rows
 
+VENDOR: Final = "SeventeenCPU"
 MACHINES: Final = ("pc", "apic")
 #: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
 SLICE_TICKS: Final = 10_000_000
@@ -60,7 +61,8 @@ class Machine:
     file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
     trace: a list of -d words, printed through trace_out. disks: up to four (`emulator.disk.Disk`,
     the name of an image file, or bytes), None where there is none; `close` closes those it opened.
-    typed: what comes from console_in is typed on the keyboard instead of being sent to COM1.
+    vendor: what CPUID calls the CPU's maker, for kernels that know but some. typed: what comes from
+    console_in is typed on the keyboard instead of being sent to COM1.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Machine:
         trace: str = "",
         trace_out: Callable[[str], object] = sys.stderr.write,
         cost_model: str = "",
+        vendor: str = VENDOR,
         disks: Sequence[DiskSource] = (),
         typed: bool = False,
     ) -> None:
@@ -97,6 +100,7 @@ class Machine:
             apic=machine == "apic",
         )
         self.local_apic = self._connect()
+        self.set_vendor(vendor)
         #: Names for addresses; a program that brings its own sets them when it is loaded.
         self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
@@ -105,7 +109,6 @@ class Machine:
         self._limit = NEVER
         self._stop: Stop | None = None
         self._status: int | None = None
-        self._reason = ""
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
         #: Does the run stop at a breakpoint, or at the watchpoint that an exit record has?
@@ -136,6 +139,12 @@ class Machine:
         for page in self.board.bus.pages:
             self.memory.leave_device(page)
         return local
+
+    def set_vendor(self, vendor: str) -> None:
+        """What CPUID calls the processor's maker; MachineError unless it is 12 ASCII characters."""
+        if len(vendor) != len(VENDOR) or not vendor.isascii():
+            raise MachineError(f"vendor {vendor!r}: expected 12 characters, as in GenuineIntel")
+        self.cpu.set_vendor(vendor.encode())
 
     def _make_apic(self) -> LocalApic:
         return LocalApic(self.cpu, self.board)

@@ -149,6 +149,10 @@ class VirtualMachine(Machine):
         self.world.on_change.append(self.gates.check)
         return memory, cpu
 
+    def set_vendor(self, vendor: str) -> None:
+        super().set_vendor(vendor)
+        self.world.set_vendor(vendor.encode())
+
     def _make_apic(self) -> LocalApic:
         return LentApic(self)
 

@@ -73,6 +73,7 @@ class Options(NamedTuple):
     json: str | None
     stats: bool
     cost_model: str
+    cpu_vendor: str
     watch: bool
     timeline: str | None
     disks: tuple[str, ...]
@@ -186,6 +187,12 @@ class Options(NamedTuple):
     default="",
     metavar="NAME",
     help="The processor whose cycles machine time counts: pentium4, current.",
+)
+@click.option(
+    "--cpu-vendor",
+    default="",
+    metavar="NAME",
+    help="What CPUID calls the CPU's maker: 12 characters, as GenuineIntel.",
 )
 def command(**given: Any) -> int:
     """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, a Linux bzImage, or a
@@ -398,6 +405,8 @@ def build_machine(options: Options, program: Loadable, **streams: Any) -> Machin
     keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": machine}
     if options.cost_model:
         keywords["cost_model"] = options.cost_model
+    if options.cpu_vendor:
+        keywords["vendor"] = options.cpu_vendor
     if options.rtc:
         keywords["rtc"] = parse_date(options.rtc)
     if options.virtualizable:
