@@ -13,7 +13,8 @@ SEVENTEEN := $(VENV)/bin/seventeen
 SOURCES := $(wildcard csrc/*.c csrc/*.h) $(shell find isa -name '*.py' -o -name '*.lark') \
 	emulator/build_core.py setup.py pyproject.toml
 PACKAGES := isa emulator guests hypervisor
-C_FILES := $(wildcard csrc/*.[ch] tests/silicon/*.[ch] tests/bench/*.c tests/bench/*/*.[ch])
+C_FILES := $(wildcard csrc/*.[ch] tests/silicon/*.[ch] tests/bench/*.c tests/bench/*/*.[ch] \
+	tests/ckernel/kernel/*.[ch])
 PYTEST_ARGUMENTS ?=
 REPORT := build/compare.html
 # An editable install that puts this folder on Python's path, instead of a finder that takes 20 ms at

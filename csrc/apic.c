@@ -3,10 +3,11 @@
  *
  * A request travels  message, timer, LINT0 or error -> IRR -> priority -> CPU -> ISR -> EOI.  It is
  * part of the processor, so its state is in CpuState, and where nobody wants to watch the core serves
- * it alone: device_load asks here at once, for reading a register changes nothing; stores are posted
- * like any device's and made when their instruction has retired. Only an EOI that an I/O APIC must
- * hear of leaves for Python. A hypervisor can lend the real CPU's to the guest that runs there, with
- * the guest's state in it: the guest then needs no exit for it, until its output rises. state.interrupt_line says whether the CPU has something to take:
+ * it alone: device_load asks here at once, for reading a register changes nothing (but ESR, if it is
+ * none); stores are posted like any device's and made when their instruction has retired. Only an EOI
+ * that an I/O APIC must hear of leaves for Python. A hypervisor can lend the real CPU's to the guest
+ * that runs there, with the guest's state in it: the guest then needs no exit for it, until its output
+ * rises. state.interrupt_line says whether the CPU has something to take:
  *
  *     INTR      the 8259s' output, where LINT0 is ExtINT or the APIC is switched off
  *     DELIVERS  a vector of IRR whose class is above the processor priority
@@ -291,8 +292,14 @@ void cpu_apic_advance(Cpu *cpu) {
 
 /* -- Registers ------------------------------------------------------------------------------------------ */
 
-static u32 read_register(Cpu *cpu, u32 number, u64 tick) {
-    const Apic *apic = &cpu->state.apic;
+/* SDM vol. 3, table 11-1. */
+static bool is_register(u32 number) {
+    return number == ID || number == VERSION_REGISTER || (number >= TPR && number <= EOI) ||
+           (number >= LDR && number <= ESR) || (number >= ICR_LOW && number < LVT + LVT_COUNT) ||
+           number == INITIAL_COUNT || number == CURRENT_COUNT || number == DIVIDE;
+}
+
+static u32 read_register(const Apic *apic, u32 number, u64 tick) {
     if (number >= ISR && number < ISR + 8) return apic->isr[number - ISR];
     if (number >= TMR && number < TMR + 8) return apic->tmr[number - TMR];
     if (number >= IRR && number < IRR + 8) return apic->irr[number - IRR];
@@ -313,7 +320,7 @@ static u32 read_register(Cpu *cpu, u32 number, u64 tick) {
     case INITIAL_COUNT: return apic->initial_count;
     case CURRENT_COUNT: return current_count(apic, tick);
     case DIVIDE: return apic->divide;
-    default: note_error(cpu, ERROR_REGISTER); return 0;
+    default: return 0;
     }
 }
 
@@ -369,18 +376,17 @@ static void write_register(Cpu *cpu, u32 number, u32 value) {
         set_divide(apic, cpu->state.tick, value);
         schedule(cpu, cpu->state.tick);
         break;
-    default:
-        if (number < ID || (number > IRR + 7 && number != CURRENT_COUNT))
-            note_error(cpu, ERROR_REGISTER);
+    default: break;
     }
 }
 
 /* A register fills the first 4 of its 16 bytes. */
 static u32 read_at(Cpu *cpu, u32 address, u32 size, u64 tick) {
-    u32 byte = address & 15, value;
+    u32 number = (address & PAGE_MASK) >> 4, byte = address & 15, value;
     if (!apic_enabled(cpu)) return size_mask(size * 8);
     if (byte >= 4) return 0;
-    value = read_register(cpu, (address & PAGE_MASK) >> 4, tick) >> byte * 8;
+    if (!is_register(number)) note_error(cpu, ERROR_REGISTER);
+    value = read_register(&cpu->state.apic, number, tick) >> byte * 8;
     return value & size_mask(size * 8);
 }
 
@@ -392,6 +398,7 @@ uint32_t cpu_apic_read(Cpu *cpu, uint32_t address, uint32_t size) {
 int cpu_apic_write(Cpu *cpu, uint32_t address, uint32_t size, uint32_t value) {
     u32 number = (address & PAGE_MASK) >> 4;
     if (!apic_enabled(cpu) || size != 4 || address & 15) return -1;
+    if (!is_register(number)) note_error(cpu, ERROR_REGISTER);
     if (number == EOI) return end_of_interrupt(cpu);
     write_register(cpu, number, value);
     update(cpu);
@@ -405,6 +412,8 @@ bool apic_serves(const Cpu *cpu, u32 address) {
 }
 
 u32 apic_load(Cpu *cpu, u32 address, u32 size) {
+    /* An error can be an interrupt: of the next instruction. */
+    if (unlikely(!is_register((address & PAGE_MASK) >> 4))) stop_after(cpu, 0);
     return read_at(cpu, address, size, tick_now(cpu));
 }
 

@@ -6,9 +6,9 @@ room, as a sender with handshake would. Input known beforehand is on the line fr
 nobody is asked for it before the guest listens: it enables the receive interrupt, reads the receive
 buffer, or looks at the line status twice without sending. So a guest that only prints never waits
 for a pipe. Implemented: FIFOs and their triggers, receive timeout, the priorities of IIR, loopback.
-On the first serial cards OUT2 connected the interrupt to its line; here it is connected always, as
-in QEMU, which kernels that never set OUT2 rely on (xv6). Left out: modem control, line format,
-break. Source: National Semiconductor PC16550D data sheet. Read debug.py next.
+On the first serial cards OUT2 connected the interrupt to its line, and loopback cut it off; here it
+is connected always, as in QEMU, which kernels that never set OUT2 rely on (xv6). Left out: modem
+control, line format, break. Source: National Semiconductor PC16550D data sheet. Read debug.py next.
 """
 
 from __future__ import annotations
@@ -273,6 +273,4 @@ class Uart(Device):
         return IIR_NONE
 
     def _update(self) -> None:
-        """Loopback cuts the interrupt from its line; OUT2 does not: see the head."""
-        connected = not self.state.mcr & MCR_LOOP
-        self.platform.set_irq(LINE, connected and self._cause() != IIR_NONE)
+        self.platform.set_irq(LINE, self._cause() != IIR_NONE)

@@ -375,12 +375,14 @@ class Recorder:
 class MachineRun:
     """A recorded run of a machine, bare or virtual, that can be observed at any tick."""
 
-    def __init__(self, machine: Machine, program: Program | bytes) -> None:
+    def __init__(
+        self, machine: Machine, program: Program | bytes, *, kernel_args: str = ""
+    ) -> None:
         """Load the program into a machine that has not run yet."""
         self.machine = machine
         self.recorder = Recorder()
         self.recorder.attach_machine(machine)
-        machine.load(program)
+        machine.load(program, kernel_args=kernel_args)
         self.result: Result | None = None
 
     def run(self, max_ticks: int) -> Result:
@@ -406,10 +408,11 @@ class NativeRun(MachineRun):
 
     def __init__(
         self, program: Program | bytes, *, ram: str | int = "16M", console_in: bytes = b"",
-        **options: Any,
+        kernel_args: str = "", **options: Any,
     ) -> None:  # fmt: skip
         """options: further arguments of `emulator.Machine`."""
-        super().__init__(Machine(ram=ram, console_in=console_in, **options), program)
+        machine = Machine(ram=ram, console_in=console_in, **options)
+        super().__init__(machine, program, kernel_args=kernel_args)
 
     def code(self, pages: Iterable[int]) -> Iterable[int]:
         return [page for page in pages if _holds_code(self.machine, page)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.core import ApicMode, Cpu, lib
+from emulator.core import ApicMode, Cpu, ExitReason, lib
 from emulator.memory import Memory
 
 BASE = 0xFEE00000
@@ -328,3 +328,36 @@ def test_a_lent_apic_reports_that_its_output_rises():
     assert real.cpu.state.apic.asserted
     lib.cpu_hand_over(bench.cpu.pointer, real.cpu.pointer, 0)
     assert bench.take() == 0x40
+
+
+@pytest.mark.parametrize("offset", [0x00, 0x10, 0x40, 0x70, 0xC0, 0x290, 0x3A0, 0x3D0, 0x3F0])
+def test_what_is_no_register_is_an_error_to_load_and_to_store(bench, offset):
+    for access in (lambda: bench[offset], lambda: bench.write(offset, 0)):
+        access()
+        bench[ESR] = 0
+        assert bench[ESR] == REGISTER
+        bench[ESR] = 0
+        assert bench[ESR] == 0
+
+
+@pytest.mark.parametrize("mode", [ApicMode.SERVED, ApicMode.LENT])
+def test_an_error_of_a_load_interrupts_the_next_instruction(mode):
+    """Where the core makes the access, nothing else would make it look so soon."""
+    bench = Bench(mode)
+    bench[ERROR] = 0x41
+    memory, state = bench.memory, bench.cpu.state
+    memory.leave_device(BASE >> 12)
+    # nop; mov eax, [0xFEE00040]; nop, a hundred times; the handler is a hlt
+    memory.write(0x100000, b"\x90\xa1" + (BASE + 0x40).to_bytes(4, "little") + b"\x90" * 100)
+    memory.write(0x110000, b"\xf4")
+    gdt, idt = bytes(8) + bytes.fromhex("ffff0000009acf00"), bytes(8 * 0x41)
+    memory.write(0x180000, gdt)
+    memory.write(0x190000, idt + bytes.fromhex("00000800008e1100"))
+    state.gdtr.base, state.gdtr.limit = 0x180000, 0xF
+    state.idtr.base, state.idtr.limit = 0x190000, 0xFFF
+    state.eip, state.eflags, state.gpr[4] = 0x100000, 0x202, 0x1F0000
+    reason = bench.cpu.run(50)
+    if mode == ApicMode.LENT:
+        assert (reason, state.tick) == (ExitReason.INTERRUPT, 2)
+    else:
+        assert (reason, state.tick, state.eip) == (ExitReason.HALT, 3, 0x110001)

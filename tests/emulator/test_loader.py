@@ -68,7 +68,7 @@ def test_the_information_block():
     image = plan(data, ram=RAM, kernel_args="root=a b", modules=modules)
     info = image.registers["ebx"]
     assert word(image, info) == 0x24F
-    assert word(image, info + 4) == 640
+    assert word(image, info + 4) == 639
     assert word(image, info + 8) == 3072
     assert text(image, word(image, info + 16)) == "program root=a b"
     assert word(image, info + 20) == 3
