@@ -300,6 +300,13 @@ uint64_t cpu_translate(Cpu *cpu, uint32_t linear) {
     return translate_quietly(cpu, linear, ACCESS_READ, &error);
 }
 
+void cpu_translate_pages(Cpu *cpu, const uint32_t *linear, uint32_t count, uint32_t *pages) {
+    for (u32 i = 0; i < count; i++) {
+        u64 address = cpu_translate(cpu, linear[i]);
+        pages[i] = address == ~(u64)0 ? ~(u32)0 : (u32)(address >> 12);
+    }
+}
+
 static u32 linear_access(Cpu *cpu, u32 linear, u8 *to, const u8 *from, u32 size, u32 access) {
     u32 done = 0, error;
     while (done < size) {

@@ -8,7 +8,8 @@ second list. The core is compared with the instruction table on import. Read mac
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from enum import IntEnum, IntFlag
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -335,6 +336,22 @@ class Cpu:
         """The machine address behind a linear one, without any effect; None if unmapped."""
         address: int = lib.cpu_translate(self.pointer, linear & 0xFFFF_FFFF)
         return None if address == NOT_MAPPED else address
+
+    def translate_pages(self, linear: Sequence[int]) -> array[int]:
+        """The machine pages behind many linear addresses; all ones where one is unmapped."""
+        asked, found = array("I", linear), array("I", bytes(4 * len(linear)))
+        lib.cpu_translate_pages(
+            self.pointer,
+            ffi.from_buffer("uint32_t[]", asked),
+            len(asked),
+            ffi.from_buffer("uint32_t[]", found, require_writable=True),
+        )
+        return found
+
+    def step_on(self, eip: int, floor: int, until: int) -> int:
+        """More steps after one at `eip`; csrc/api.h, cpu_step_on. Returns what `step` would."""
+        reason: int = lib.cpu_step_on(self.pointer, eip, floor, until)
+        return reason
 
     def step(self, code: bytes = b"", length: int = 0) -> int:
         """Execute one instruction, or the one in `code` as if it stood at EIP, `length` bytes long.

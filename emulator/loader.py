@@ -322,7 +322,7 @@ def _information(base: int, command: str, places: list[tuple[int, Module]], ram:
     block = struct.pack(
         "<13I",
         INFO_FLAGS,
-        CONVENTIONAL_END >> 10,
+        EXTENDED_DATA >> 10,
         (ram - HOLE.stop) >> 10,
         BOOT_DEVICE,
         command_at,

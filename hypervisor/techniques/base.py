@@ -34,6 +34,8 @@ class Technique:
     guest_mode: ClassVar[bool] = False
     #: Never passed through a gate: `int` with it asks for the hypervisor, in the kernel at least.
     own_vector: ClassVar[int | None] = None
+    #: Whether the virtual CPU may go on by itself (scratch.py): memory holds the guest's own code.
+    steps_on: ClassVar[bool] = False
     #: Whether it makes code of its own: `on_code`, `holds`.
     generates_code: ClassVar[bool] = False
     #: The variant that a source is assembled to, if it is run from source (isa/paravirt.py).

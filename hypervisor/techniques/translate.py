@@ -37,6 +37,7 @@ class Translate(Technique):
     """The block-caching binary translator."""
 
     name: ClassVar[str] = "translate"
+    steps_on: ClassVar[bool] = True
     switches: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "--user": ("user", True),
         "--no-adaptive": ("adaptive", False),
