@@ -380,10 +380,15 @@ static void write_register(Cpu *cpu, u32 number, u32 value) {
     }
 }
 
-/* A register fills the first 4 of its 16 bytes. */
+/* A register fills the first 4 of its 16 bytes. What is not aligned is read byte by byte, as a bus
+   would bring it. */
 static u32 read_at(Cpu *cpu, u32 address, u32 size, u64 tick) {
-    u32 number = (address & PAGE_MASK) >> 4, byte = address & 15, value;
+    u32 number = (address & PAGE_MASK) >> 4, byte = address & 15, value = 0;
     if (!apic_enabled(cpu)) return size_mask(size * 8);
+    if (address & (size - 1)) {
+        for (u32 i = 0; i < size; i++) value |= read_at(cpu, address + i, 1, tick) << i * 8;
+        return value;
+    }
     if (byte >= 4) return 0;
     if (!is_register(number)) note_error(cpu, ERROR_REGISTER);
     value = read_register(&cpu->state.apic, number, tick) >> byte * 8;
@@ -412,9 +417,10 @@ bool apic_serves(const Cpu *cpu, u32 address) {
 }
 
 u32 apic_load(Cpu *cpu, u32 address, u32 size) {
+    u32 errors = cpu->state.apic.errors, value = read_at(cpu, address, size, tick_now(cpu));
     /* An error can be an interrupt: of the next instruction. */
-    if (unlikely(!is_register((address & PAGE_MASK) >> 4))) stop_after(cpu, 0);
-    return read_at(cpu, address, size, tick_now(cpu));
+    if (unlikely(cpu->state.apic.errors != errors)) stop_after(cpu, 0);
+    return value;
 }
 
 /* Is this the EOI of a level-triggered interrupt? */

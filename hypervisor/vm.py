@@ -251,7 +251,7 @@ class VirtualMachine(Machine):
 
     def _run_guest_to_exit(self, until: int) -> int:
         """The same in guest mode, whose exits may be the bare machine's to serve."""
-        if self._interrupt_line[0] and not self._pending_answers[0]:
+        if self._interrupt_line[0] and not (self._pending_answers[0] or self.guest_mode.delivering):
             state = self.cpu.state
             if state.eflags & EFLAGS_IF and not state.interrupt_shadow:
                 return INTERRUPT

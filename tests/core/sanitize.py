@@ -25,8 +25,9 @@ COPY: Final = ROOT / "build" / "sanitized"
 FOLDERS: Final = ("csrc", "emulator", "guests", "hypervisor", "isa", "tests")
 FILES: Final = ("setup.py", "pyproject.toml", "README.md", "MANIFEST.in", "LICENSE")
 DEFAULT_TESTS: Final = ("tests/core", "tests/emulator", "tests/hypervisor")
-#: Random bytes as code, more of them; whoever names tests gets those alone.
-DEEP_TESTS: Final = ("-m", "deep", "tests/core/test_fuzz.py")
+#: Random bytes as code and random accesses to devices, more of them; whoever names tests gets
+#: those alone.
+DEEP_TESTS: Final = ("-m", "deep", "tests/core/test_fuzz.py", "tests/emulator/test_device_fuzz.py")
 #: What tests the tests: the same guests as elsewhere, five hundred times.
 LEFT_OUT: Final = (
     "--ignore=tests/hypervisor/test_sensitivity.py",

@@ -296,6 +296,8 @@ def test_narrow_and_unaligned_accesses(bench):
     assert lib.cpu_apic_read(pointer, BASE + VERSION, 1) == 0x14
     assert lib.cpu_apic_read(pointer, BASE + VERSION + 2, 1) == 5
     assert lib.cpu_apic_read(pointer, BASE + VERSION + 4, 4) == 0
+    assert lib.cpu_apic_read(pointer, BASE + VERSION - 1, 4) == 0x50014 << 8 & 0xFFFFFFFF
+    assert lib.cpu_apic_read(pointer, BASE + VERSION + 1, 2) == 0x500
     lib.cpu_apic_write(pointer, BASE + TPR, 1, 0x20)
     lib.cpu_apic_write(pointer, BASE + TPR + 1, 4, 0x20)
     assert bench[TPR] == 0
