@@ -191,8 +191,13 @@ Cpu *cpu_new(Machine *machine) {
     cpu->machine = machine;
     cpu->next = machine->cpus;
     machine->cpus = cpu;
+    cpu_set_vendor(cpu, (const u8 *)"SeventeenCPU");
     cpu_reset(cpu);
     return cpu;
+}
+
+void cpu_set_vendor(Cpu *cpu, const uint8_t *name) {
+    for (u32 i = 0; i < 3; i++) cpu->vendor[i] = host_load(name + i * 4, 4);
 }
 
 void cpu_free(Cpu *cpu) {
@@ -203,6 +208,7 @@ void cpu_free(Cpu *cpu) {
     for (at = &machine->cpus; *at != cpu; at = &(*at)->next) continue;
     *at = cpu->next;
     free(cpu->trace);
+    free(cpu->breakpoints);
     free(cpu);
     if (machine->released) machine_free(machine);
 }
@@ -243,6 +249,7 @@ void cpu_reset(Cpu *cpu) {
     cpu->seen_cr0 = state->cr0;
     cpu->seen_cr3 = cpu->seen_cr4 = 0;
     cpu->pending_exit = 0;
+    cpu->hit = HIT_NONE;
     cpu->delivering = false;
     cpu->fault_count = 0;
     flags_set(cpu, state->eflags);
@@ -329,7 +336,13 @@ uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear) {
     for (u32 i = 0; i < cpu->breakpoint_count; i++)
         if (cpu->breakpoints[i] == linear) return 0;
-    if (cpu->breakpoint_count == BREAKPOINTS) return -1;
+    if (cpu->breakpoint_count == cpu->breakpoint_room) {
+        u32 room = cpu->breakpoint_room ? 2 * cpu->breakpoint_room : 16;
+        u32 *table = realloc(cpu->breakpoints, room * sizeof *table);
+        if (table == NULL) return -1;
+        cpu->breakpoints = table;
+        cpu->breakpoint_room = room;
+    }
     cpu->breakpoints[cpu->breakpoint_count++] = linear;
     block_flush(cpu->machine);
     return 0;
@@ -377,6 +390,7 @@ int cpu_load(Cpu *cpu, const uint8_t *from, uint32_t size) {
     cpu->seen_cr3 = state.cr3;
     cpu->seen_cr4 = state.cr4;
     cpu->step_over = 0;
+    cpu->hit = HIT_NONE;
     cpu->pending_exit = 0;
     cpu->faults_at_tick = 0;
     block_flush(cpu->machine);

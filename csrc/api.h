@@ -4,14 +4,15 @@
  * The build hands this file, less its preprocessor lines, to cffi; C files include it. So it holds
  * plain declarations only: enums, the pointer-free CPU state, the exit record, the entry points.
  * The core never calls Python: cpu_run runs until something needs its caller, fills the exit record
- * and returns its reason. Read cpu.h next for what lies behind these types.
+ * and returns its reason. Two parts have files of their own, which the build hands over as well:
+ * apic_api.h and guest_api.h. Read cpu.h next for what lies behind these types.
  *
  * Address spaces: "linear" is what segmentation yields, "machine" is the physical address of the
  * machine. Sizes are in bytes, ticks are guest time (instructions retired), cycles machine time.
  */
 #ifndef SEVENTEEN_API_H
 #define SEVENTEEN_API_H
-#include <stdint.h>
+#include "apic_api.h"
 
 /* Why cpu_run returned. */
 enum exit_reason {
@@ -30,8 +31,10 @@ enum exit_reason {
     EXIT_SHUTDOWN,     /* triple fault: faults[] holds the chain */
     EXIT_UNSUPPORTED,  /* outside the slice, named by detail (enum unsupported) */
     EXIT_REQUEST,      /* cpu_request_exit was called */
-    EXIT_NESTED        /* guest mode: the host's tables do not have a guest-physical address, or not
+    EXIT_NESTED,       /* guest mode: the host's tables do not have a guest-physical address, or not
                           for this; exit.address, .linear, .error (enum access), .detail: a walk's */
+    EXIT_WATCHPOINT    /* an access met one of cpu_set_watchpoint: exit.hit_linear, .hit_access; the
+                          instruction has retired, or the event whose delivery it was */
 };
 
 /* What EXIT_UNSUPPORTED met. */
@@ -54,6 +57,9 @@ enum page_flag {
     PAGE_MMIO = 16,     /* no memory: loads and stores exit */
     PAGE_WEIGHTED = 32  /* machine_set_weights; what is stored to loses its weight */
 };
+
+/* Accesses that a watchpoint is for, and that met it. */
+enum watch_access { WATCH_READ = 1, WATCH_WRITE = 2 };
 
 /* What the trace ring records; bits of state.trace. */
 enum trace_kind { TRACE_BLOCK = 1, TRACE_EXEC = 2, TRACE_EVENT = 4 };
@@ -133,30 +139,6 @@ enum {
     CPU_FEATURES = 0x833C
 };
 
-enum apic_lvt {
-    LVT_TIMER,
-    LVT_THERMAL,
-    LVT_PERFORMANCE,
-    LVT_LINT0,
-    LVT_LINT1,
-    LVT_ERROR,
-    LVT_COUNT
-};
-
-/* A local APIC's registers (SDM vol. 3, chapter 11), and what they do not show. Sets of vectors are
-   bit masks. */
-typedef struct {
-    uint32_t base; /* low half of IA32_APIC_BASE; 0: the CPU has none */
-    uint32_t id, tpr, ldr, dfr, svr, esr, icr_low, icr_high, initial_count, divide;
-    uint32_t lvt[6];
-    uint32_t irr[8], isr[8], tmr[8];
-    uint32_t errors;      /* since ESR was last written */
-    uint32_t intr;        /* level of the LINT0 pin: the 8259s' output */
-    uint32_t expired;     /* the one-shot timer has come to 0 */
-    uint32_t asserted;    /* APIC_LENT: the output is up */
-    uint64_t timer_start; /* tick at which the count was the initial one */
-} Apic;
-
 /* The whole architectural state of a CPU: plain data. Between calls of cpu_run it is exact, and
    Python may read and write any of it. */
 typedef struct {
@@ -214,6 +196,8 @@ typedef struct {
     uint32_t operand; /* CR number, or the general register's */
     uint32_t fault_count;
     uint32_t watched_count;
+    /* EXIT_WATCHPOINT: the first byte watched, enum watch_access, EIP of the instruction. */
+    uint32_t hit_linear, hit_access, hit_eip;
     Fault faults[3];
     uint32_t watched[16]; /* machine pages */
     PostedWrite posted[48];
@@ -243,39 +227,7 @@ typedef struct {
         events, invalidating_stores;
 } CoreStats;
 
-/* An event for the processor to deliver when it enters a guest, or that it was about to deliver when
-   it left. valid: there is one. again: it is not delivered at the entry, for the instruction that
-   the guest goes on with meets it again. */
-typedef struct {
-    uint32_t valid, vector, kind, has_error, error; /* kind: enum event_kind, but SOFTWARE */
-    uint32_t again;
-} InFlight;
-
-/*
- * Guest mode: what VT-x has in its VMCS and SVM in its VMCB. Everything of the guest that is not
- * here is in a CPU of its own, whose CpuState is the guest state area and whose exit record is the
- * exit information.
- */
-typedef struct {
-    Intercepts intercepts;
-    uint8_t ports[8192];            /* bit p: port p exits; else there is nothing on it */
-    uint32_t tsc_reads, tsc_writes; /* the MSR bitmap: RDMSR and WRMSR of the one MSR there is */
-    uint32_t cr0_mask, cr4_mask;    /* bits the host owns: the guest reads its own, but cannot
-                                         change them without EXIT_INTERCEPT, and these act: */
-    uint32_t cr0, cr4;              /* their values */
-    uint32_t guest_cr0, guest_cr4;  /* what the guest reads of them; from its state, at the entry */
-    uint32_t nested;                /* 0: the guest runs on the page tables at `root`, whatever its
-                                         CR3; 1: on its own, and its physical addresses through these */
-    uint32_t root;                  /* machine address of a page directory */
-    uint32_t flush;                 /* forget its translations first; cleared */
-    InFlight event;                 /* delivered at the entry; on exit: what was being delivered */
-    /* The processor's own: what it keeps of the guest from an exit to the next entry. */
-    uint32_t space, large_pages, generation, pending_exit, seen_cr0, seen_cr3, seen_cr4;
-    CpuState host; /* loaded at each exit */
-} ControlBlock;
-
 typedef struct Machine Machine;
-typedef struct Cpu Cpu;
 
 /* A machine of `size` bytes of memory at `memory` (kept by the caller, page aligned); NULL if out
    of memory. Machine addresses from 0 map to it; the rest is empty: reads all ones, drops writes. */
@@ -311,6 +263,8 @@ Cpu *cpu_new(Machine *machine);
 void cpu_free(Cpu *cpu);
 CpuState *cpu_state(Cpu *cpu);
 ExitRecord *cpu_exit(Cpu *cpu);
+/* What CPUID calls the processor's maker, in place of "SeventeenCPU": 12 characters. */
+void cpu_set_vendor(Cpu *cpu, const uint8_t *name);
 /* Put the CPU in the multiboot entry state: protected mode, flat ring-0 segments, paging and
    interrupts off, all else as after reset. */
 void cpu_reset(Cpu *cpu);
@@ -334,33 +288,13 @@ void cpu_complete_bytes(Cpu *cpu, const uint8_t *data, uint32_t size);
 int cpu_inject(Cpu *cpu, uint32_t vector, uint32_t kind, uint32_t has_error, uint32_t error);
 /* Deliver an external interrupt (EXIT_INTERRUPT, or wake from EXIT_HALT). */
 int cpu_interrupt(Cpu *cpu, uint32_t vector);
-/* Whether the CPU has a local APIC, from the next reset on, and who answers for it. */
-enum apic_mode {
-    APIC_NONE,
-    APIC_BUS, /* the caller: accesses exit as to any device, for cpu_apic_read and _write; so do its
-                    interrupts, for cpu_acknowledge; and it stops at state.timer_due, and calls
-                    cpu_apic_advance */
-    APIC_SERVED, /* the core: it makes the accesses, runs the timer and delivers interrupts */
-    APIC_LENT /* the core, but for delivery: the APIC is lent to a guest, whose interrupts are not
-                    the CPU's own. EXIT_INTERRUPT: its output has risen */
-};
-void cpu_set_apic(Cpu *cpu, uint32_t mode);
-/* Its registers, by machine address. cpu_apic_write returns the vector of a level-triggered
-   interrupt that the write has ended, which an I/O APIC must hear of; or -1. */
-uint32_t cpu_apic_read(Cpu *cpu, uint32_t address, uint32_t size);
-int cpu_apic_write(Cpu *cpu, uint32_t address, uint32_t size, uint32_t value);
-/* An interrupt message for `destination`, physical or logical; mode: SDM vol. 3, 11.5.1, delivery
-   mode. Returns whether the CPU is meant. */
-int cpu_apic_message(Cpu *cpu, uint32_t destination, int logical, uint32_t mode, uint32_t vector,
-                     int level);
-/* Let its timer act, if that is due by state.tick. */
-void cpu_apic_advance(Cpu *cpu);
-/* Take the local APIC's interrupt: its vector; or -1 if it has none, and the 8259s are to be asked. */
-int cpu_acknowledge(Cpu *cpu);
-/* Drive the CPU's INTR pin, or its local APIC's LINT0: the output of the 8259s. */
-void cpu_set_interrupt(Cpu *cpu, int level);
 /* May be called from another thread or a signal handler: cpu_run returns EXIT_REQUEST soon. */
 void cpu_request_exit(Cpu *cpu);
+/* Take that back, and a watchpoint's exit that has not been made yet. */
+void cpu_forget_request(Cpu *cpu);
+/* While on, each event that is delivered requests an exit of all CPUs: a debugger's single step ends
+   with the instruction, by its tick, or where its fault has led. */
+void machine_stop_at_events(Machine *machine, int on);
 /* Forget cached translations: all of them, or those of one linear page. */
 void cpu_flush_tlb(Cpu *cpu);
 void cpu_invalidate_page(Cpu *cpu, uint32_t linear);
@@ -389,12 +323,23 @@ void cpu_retire(Cpu *cpu, uint32_t eip);
    the shadows of STI and MOV SS, the local APIC if both have one, and EFLAGS but for the bits of
    `kept`, which stay as they are. */
 void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept);
-/* Enter guest mode and run as cpu_run does; every exit leaves it. `guest` holds the guest's state
-   before and after, and the exit record; the tables of both CPUs' machine must be the same. */
-int cpu_run_guest(Cpu *cpu, Cpu *guest, ControlBlock *control, uint64_t until_tick);
-/* Breakpoints by linear address of an instruction. Returns 0, or -1 if there are too many. */
+/* Breakpoints by linear address of an instruction. One is met when the instruction begins: once for
+   a repeat, and not again at the tick at which it has been reported. Returns 0, or -1 if out of
+   memory. */
 int cpu_set_breakpoint(Cpu *cpu, uint32_t linear);
 void cpu_clear_breakpoint(Cpu *cpu, uint32_t linear);
+/* Has the CPU reported the breakpoint at an EIP at this tick, or was it within a repeat there? */
+int cpu_is_past_breakpoint(const Cpu *cpu, uint32_t eip, uint64_t tick);
+/* Watchpoints: accesses (enum watch_access) to any of `size` bytes at a linear address end in
+   EXIT_WATCHPOINT. Those of the processor itself to descriptors and stacks are among them, but not
+   its page walks, nor what devices do. The guest's debug registers know nothing of it. What is done
+   by instructions without weight is reported after the next with weight. Returns 0, or -1 if there
+   are too many. */
+int cpu_set_watchpoint(Cpu *cpu, uint32_t linear, uint32_t size, uint32_t access);
+void cpu_clear_watchpoints(Cpu *cpu);
+/* An exit for a watchpoint that is due but has not been made: enum watch_access, with hit_linear in the
+   exit record; or 0. It will not be made any more. */
+uint32_t cpu_take_hit(Cpu *cpu);
 /* The whole CPU, TLB included, as bytes: cpu_save returns how many it writes (to may be NULL to
    ask), cpu_load returns 0, or -1 if the bytes are of another version. */
 uint32_t cpu_save(Cpu *cpu, uint8_t *to);

@@ -314,6 +314,14 @@ static void remove_dead_flags(Block *block, u32 slots) {
     }
 }
 
+/* With a watchpoint any access may be the last before an exit, also a load: nothing is dead then, and
+   an instruction is by itself. */
+static bool is_watched(const Machine *machine) {
+    for (const Cpu *cpu = machine->cpus; cpu; cpu = cpu->next)
+        if (cpu->watchpoint_count) return true;
+    return false;
+}
+
 /* A comparison and the conditional jump that ends the block become one op; the jump stays behind it
    as the instruction that EIP and ticks speak of. */
 static void fuse(Block *block, u32 slots) {
@@ -348,8 +356,10 @@ static Block *build(Cpu *cpu, const Window *window) {
     slots = decode_run(cpu, window, block);
     block->machine2 = block->machine2 == NO_PAGE ? NO_PAGE : PAGE_OF(block->machine2);
     slots = add_poll(cpu, block, slots);
-    remove_dead_flags(block, slots);
-    fuse(block, slots);
+    if (likely(!is_watched(machine))) {
+        remove_dead_flags(block, slots);
+        fuse(block, slots);
+    }
     last = &block->insns[slots - 1];
     if (!(last->flags & INSN_ENDS) || last->flags & (INSN_REP | INSN_REPNE))
         block->insns[slots++] = (Insn){.op = last->flags & INSN_ENDS ? OP_REPEAT : OP_END,
@@ -418,6 +428,7 @@ Block *block_lookup(Cpu *cpu) {
     Window window;
     Block *block;
     assert(cpu->block == NULL);
+    if (unlikely(cpu->breakpoint_count)) meet_breakpoint(cpu, eip);
     if (unlikely(cpu->inline_code != NULL)) return build_inline(cpu);
     machine->stats.lookups++;
     if (unlikely(eip > cpu->state.seg[SEG_CS].limit)) raise_error(cpu, VECTOR_GP, 0);

@@ -21,7 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "api.h"
+#include "guest_api.h"
 
 typedef uint8_t u8;
 typedef uint16_t u16;
@@ -196,7 +196,7 @@ enum {
     BLOCK_HASH = 1 << 15,
     ARENA_BYTES = 48 << 20,
     JUMP_CACHE = 4096,
-    BREAKPOINTS = 64,
+    WATCHPOINTS = 64,
     MOST_ROWS = 512, /* as many as intercepts can name */
     MOST_EVENTS = 32,
     TRACE_RING = 4096
@@ -221,7 +221,14 @@ struct Machine {
     u32 row_cycles[MOST_ROWS];
     u32 event_cycles[MOST_EVENTS];
     CoreStats stats;
+    bool event_stops; /* machine_stop_at_events */
 };
+
+/* A debugger's watchpoint; and how far the exit for one has come. */
+typedef struct {
+    u32 linear, size, access;
+} Watchpoint;
+enum hit { HIT_NONE, HIT_HELD, HIT_DUE };
 
 enum escape { ESCAPE_FAULT = 1, ESCAPE_EXIT = 2 };
 
@@ -266,8 +273,9 @@ struct Cpu {
     u32 held_shadow, held_debug_shadow, held_resume, held_hits; /* what it started with */
     int pending_exit;                 /* an exit that waits until a debug trap is delivered */
     u32 seen_cr0, seen_cr3, seen_cr4; /* what the TLB was filled under */
-    u32 step_over;                    /* 1: the breakpoint at step_over_eip has been reported */
+    u32 step_over; /* 1: at this tick a breakpoint at step_over_eip has been reported, or passed */
     u32 step_over_eip;
+    u64 step_over_tick;
     u64 fault_tick; /* tick of the last fault, and how many there have been without progress */
     u32 faults_at_tick;
     u32 resumed_eip;  /* where the last delivery led, or cpu_run began */
@@ -276,8 +284,11 @@ struct Cpu {
     u32 code_breaks
         [4]; /* instruction breakpoints of the debug registers that blocks are marked for */
     u32 code_break_count;
-    u32 breakpoints[BREAKPOINTS];
-    u32 breakpoint_count;
+    u32 *breakpoints;
+    u32 breakpoint_count, breakpoint_room;
+    Watchpoint watchpoints[WATCHPOINTS];
+    u32 watchpoint_count;
+    enum hit hit; /* HIT_HELD: an instruction without weight has met one */
     volatile u32 request;
     ExitRecord exit;
     TraceRecord *trace; /* ring of TRACE_RING, or NULL */
@@ -290,6 +301,7 @@ struct Cpu {
     bool again;            /* the first fault of its chain is the current instruction's own */
     u32 last_space;        /* the latest address-space id, and how often they have begun anew */
     u32 generation;
+    u32 vendor[3];     /* as CPUID leaf 0 has it in EBX, EDX, ECX */
     u32 apic_mode;     /* enum apic_mode */
     bool apic_rose;    /* the output of an APIC that is lent has risen */
     bool unwatched;    /* stores to watched pages are not reported */
@@ -317,6 +329,8 @@ void resume_at_stop(Cpu *cpu);
 void hold(Cpu *cpu);
 void guard(Cpu *cpu, const Insn *in);
 void report_breakpoint(Cpu *cpu, const Insn *in);
+/* The same at an EIP where there may be no instruction, but a fault instead. */
+void meet_breakpoint(Cpu *cpu, u32 eip);
 bool is_breakpoint(const Cpu *cpu, u32 linear);
 /* Derive the mode word and TLB choice anew; call after any change of CPL, segments, EFLAGS.TF,
    debug registers, or CR0. */
@@ -476,6 +490,9 @@ bool debug_marks_code(const Cpu *cpu, u32 linear);
 void debug_before_instruction(Cpu *cpu, u32 linear);
 bool debug_watches_page(const Cpu *cpu, u32 linear);
 void debug_note_access(Cpu *cpu, u32 linear, u32 size, bool write);
+/* The same for watchpoints; `access` is one of enum watch_access. */
+bool watch_page(const Cpu *cpu, u32 linear);
+void watch_note(Cpu *cpu, u32 linear, u32 size, u32 access);
 void trace_push(Cpu *cpu, const TraceRecord *record);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * debug.c - single steps, the debug registers, and the trace ring (SDM vol. 3, chapter 17).
+ * debug.c - single steps, the debug registers, and the trace ring (SDM vol. 3, chapter 17); a
+ * debugger's watchpoints, which the guest must not notice.
  *
  * Code and data are watched in different ways. Pages with data breakpoints have no TLB tags, so
  * every access to them comes through memory.c, which calls debug_note_access; the trap is raised
@@ -9,6 +10,9 @@
  *
  * The DR6 bits of an instruction breakpoint come with a #DB that is a fault, all others with a
  * trap; general detect (a move to or from a debug register under DR7.GD) is system.c's.
+ *
+ * Watchpoints are found like data breakpoints, by pages without TLB tags. Nothing is stepped for them:
+ * the access asks to leave its block, and run.c makes the exit before another instruction.
  */
 #include <stdlib.h>
 
@@ -114,6 +118,71 @@ void debug_note_port(Cpu *cpu, u32 port, u32 size) {
             cpu->state.debug_hits |= 1u << n;
     if (cpu->state.debug_hits) stop_after(cpu, 0);
 }
+
+/* -- A debugger's watchpoints --------------------------------------------------------------- */
+
+bool watch_page(const Cpu *cpu, u32 linear) {
+    for (u32 n = 0; n < cpu->watchpoint_count; n++) {
+        const Watchpoint *w = &cpu->watchpoints[n];
+        u32 first = PAGE_OF(w->linear), last = PAGE_OF(w->linear + w->size - 1);
+        if (PAGE_OF(linear) - first <= last - first) return true;
+    }
+    return false;
+}
+
+/* The instruction goes on to its end; run.c makes the exit. Of several that it meets the first is
+   reported, with all that it does to those bytes. */
+void watch_note(Cpu *cpu, u32 linear, u32 size, u32 access) {
+    ExitRecord *exit = &cpu->exit;
+    for (u32 n = 0; n < cpu->watchpoint_count; n++) {
+        const Watchpoint *w = &cpu->watchpoints[n];
+        u32 first = linear - w->linear < w->size ? linear : w->linear;
+        if (!(w->access & access) || first - linear >= size) continue;
+        if (cpu->hit == HIT_NONE) {
+            exit->hit_linear = first;
+            exit->hit_access = access;
+            exit->hit_eip = current_eip(cpu);
+        } else if (exit->hit_linear == first) {
+            exit->hit_access |= access;
+        }
+        if (cpu->hit != HIT_DUE) {
+            bool held = cpu->current && cpu->current->flags & INSN_WEIGHTLESS;
+            cpu->hit = held ? HIT_HELD : HIT_DUE;
+            if (held) refresh_mode(cpu);
+        }
+        stop_after(cpu, 0);
+        return;
+    }
+}
+
+/* All accesses come by once; what the TLB would hold is kept. It may be a guest's in guest mode, which
+   is not in it now, so that its tags could not be told. Blocks are others where there are some. */
+static void note_change(Cpu *cpu) {
+    memset(cpu->tlbs, 0xFF, sizeof cpu->tlbs);
+    if (cpu->watchpoint_count <= 1) block_flush(cpu->machine);
+}
+
+int cpu_set_watchpoint(Cpu *cpu, uint32_t linear, uint32_t size, uint32_t access) {
+    if (cpu->watchpoint_count == WATCHPOINTS || size == 0) return -1;
+    cpu->watchpoints[cpu->watchpoint_count++] = (Watchpoint){linear, size, access};
+    note_change(cpu);
+    return 0;
+}
+
+void cpu_clear_watchpoints(Cpu *cpu) {
+    if (cpu->watchpoint_count == 0) return;
+    cpu->watchpoint_count = 0;
+    cpu->hit = HIT_NONE;
+    note_change(cpu);
+}
+
+uint32_t cpu_take_hit(Cpu *cpu) {
+    u32 access = cpu->hit == HIT_DUE ? cpu->exit.hit_access : 0;
+    if (access != 0) cpu->hit = HIT_NONE;
+    return access;
+}
+
+/* -- The guest's own, raised ---------------------------------------------------------------- */
 
 /* Each #DB shows its own breakpoints; the other bits of DR6 only accumulate. Pushes EFLAGS.RF as
    it stands: only general detect, which does not come here, pushes it set. */

@@ -100,6 +100,8 @@ static void charge(Cpu *cpu, const Event *event, bool inner) {
     if (event->kind == EVENT_EXCEPTION && event->vector == VECTOR_PF) cost += COST_PAGE_FAULT;
     cpu->state.cycle += cost;
     cpu->machine->stats.events++;
+    if (unlikely(cpu->machine->event_stops))
+        for (Cpu *each = cpu->machine->cpus; each; each = each->next) each->request = 1;
 }
 
 /* Continue in the handler: nothing here can fault. */

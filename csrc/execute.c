@@ -26,9 +26,10 @@
 #include "ops_data.h"
 #include "ops_logic.h"
 
-/* Whether the outer loop has to look at the CPU before the next block. */
+/* Whether the outer loop has to look at the CPU before the next block. When ticks have run out the
+   next instruction is not even fetched: it may fault. */
 INLINE bool needs_attention(const Cpu *cpu) {
-    return (cpu->mode & MODE_STEP) | cpu->state.interrupt_shadow |
+    return (cpu->left <= 0) | (cpu->mode & MODE_STEP) | cpu->state.interrupt_shadow |
            (cpu->state.interrupt_line && cpu->state.eflags & FLAG_IF) | cpu->stop_pending |
            (cpu->trace_count > TRACE_RING / 2);
 }

@@ -121,6 +121,7 @@ static u32 load_with(Cpu *cpu, u32 linear, u32 size, u32 access) {
     u32 machine[2], value = 0, first;
     if (unlikely(cpu->state.dr[7] & 0xFF))
         debug_note_access(cpu, linear, size, access & ACCESS_WRITE);
+    if (unlikely(cpu->watchpoint_count)) watch_note(cpu, linear, size, WATCH_READ);
     if (likely(!crosses_page(linear, size)))
         return page_load(cpu, linear, translate(cpu, linear, access), size);
     translate_across(cpu, linear, size, access, machine);
@@ -136,6 +137,7 @@ static void store_with(Cpu *cpu, u32 linear, u32 size, u32 value, u32 access) {
     u32 machine[2], first;
     access |= ACCESS_WRITE;
     if (unlikely(cpu->state.dr[7] & 0xFF)) debug_note_access(cpu, linear, size, true);
+    if (unlikely(cpu->watchpoint_count)) watch_note(cpu, linear, size, WATCH_WRITE);
     if (likely(!crosses_page(linear, size))) {
         page_store(cpu, linear, translate(cpu, linear, access), size, value);
         return;

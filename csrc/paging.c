@@ -157,7 +157,8 @@ static void fill(Cpu *cpu, u32 user, u32 index) {
     u8 *host = machine_pointer(cpu->machine, walked->machine);
     u8 flags = cpu->machine->page_flags[walked->machine >> 12];
     u32 filed = filed_tag(tag, cpu->data_end[user]);
-    bool direct = host && !(flags & PAGE_MMIO) && !debug_watches_page(cpu, linear);
+    bool direct = host && !(flags & PAGE_MMIO) && !debug_watches_page(cpu, linear) &&
+                  !(unlikely(cpu->watchpoint_count) && watch_page(cpu, linear));
     u8 watched = cpu->unwatched ? 0 : PAGE_WATCHED;
     bool plain = !(flags & (PAGE_CODE | watched | PAGE_DIRTY_LOG | PAGE_ROM | PAGE_WEIGHTED));
     entry->read_tag = direct ? filed : NO_TAG;

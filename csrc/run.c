@@ -151,11 +151,20 @@ i64 ticks_left(const Cpu *cpu) {
     return unlikely(is_weightless(cpu)) ? SLICE : cpu->left;
 }
 
+/* Let a breakpoint at `eip` pass as long as no instruction retires. */
+static void pass_breakpoint(Cpu *cpu, u32 eip) {
+    cpu->step_over = 1;
+    cpu->step_over_eip = eip;
+    cpu->step_over_tick = tick_now(cpu);
+}
+
+/* However it is cut, it does not begin anew, should a breakpoint be there. */
 void retire_iterations(Cpu *cpu, u32 iterations) {
     if (likely(!is_weightless(cpu)))
         cpu->left -= iterations;
     else
         cpu->faults_at_tick = 0; /* this is progress, though no tick tells of it */
+    pass_breakpoint(cpu, current_eip(cpu));
 }
 
 void end_repeat(Cpu *cpu, bool some, bool finished) {
@@ -196,7 +205,7 @@ void refresh_mode(Cpu *cpu) {
         mode |= code == 0 ? MODE_LIMITED : MODE_CUT | PAGE_OF(code);
     }
     if (state->eflags & (FLAG_TF | FLAG_RF) || debug_steps(cpu) || cpu->stepping ||
-        state->trace & TRACE_EXEC)
+        state->trace & TRACE_EXEC || cpu->hit == HIT_HELD)
         mode |= MODE_STEP;
     refresh_room(cpu, mode & MODE_FLAT);
     cpu->mode = mode;
@@ -234,6 +243,18 @@ bool is_breakpoint(const Cpu *cpu, u32 linear) {
     return false;
 }
 
+int cpu_is_past_breakpoint(const Cpu *cpu, uint32_t eip, uint64_t tick) {
+    return cpu->step_over && cpu->step_over_eip == eip && cpu->step_over_tick == tick;
+}
+
+void meet_breakpoint(Cpu *cpu, u32 eip) {
+    if (!is_breakpoint(cpu, cpu->state.seg[SEG_CS].base + eip)) return;
+    if (cpu->state.replay_count != 0) return; /* it has begun, and waited for an answer */
+    if (cpu_is_past_breakpoint(cpu, eip, tick_now(cpu))) return;
+    pass_breakpoint(cpu, eip);
+    leave(cpu, EXIT_BREAKPOINT);
+}
+
 void report_breakpoint(Cpu *cpu, const Insn *in) {
     u32 eip = cpu->block->eip + in->offset, linear = cpu->state.seg[SEG_CS].base + eip;
     if (!cpu->stepping && debug_marks_code(cpu, linear)) { /* or `step` has seen to it */
@@ -241,14 +262,8 @@ void report_breakpoint(Cpu *cpu, const Insn *in) {
         debug_before_instruction(cpu, linear);
     }
     if (!is_breakpoint(cpu, linear)) return;
-    if (cpu->step_over && cpu->step_over_eip == eip) {
-        cpu->step_over = 0;
-        return;
-    }
     cpu->current = in;
-    cpu->step_over = 1;
-    cpu->step_over_eip = eip;
-    leave(cpu, EXIT_BREAKPOINT);
+    meet_breakpoint(cpu, eip);
 }
 
 /* -- The loop ------------------------------------------------------------------------------------------ */
@@ -339,6 +354,8 @@ static int step(Cpu *cpu) {
         state->interrupt_shadow |= cpu->held_shadow;
         state->debug_shadow |= cpu->held_debug_shadow;
         traps = false;
+    } else if (cpu->hit == HIT_HELD) {
+        cpu->hit = HIT_DUE;
     }
     state->replay_count = state->replay_next = 0;
     if (reason != 0) cpu->pending_exit = reason;
@@ -387,6 +404,11 @@ static int run_once(Cpu *cpu, u64 until) {
         cpu->pending_exit = 0;
         cpu->exit.reason = (u32)reason;
         return reason;
+    }
+    if (cpu->hit == HIT_DUE) {
+        cpu->hit = HIT_NONE;
+        refresh_mode(cpu);
+        return EXIT_WATCHPOINT;
     }
     if (cpu->trace_count > TRACE_RING / 2) return EXIT_TRACE;
     if (start >= until) return EXIT_DEADLINE;
@@ -440,6 +462,7 @@ static int stop_fault_loop(Cpu *cpu) {
 static int escaped(Cpu *cpu, int how) {
     bool alone;
     int reason;
+    if (cpu->current != NULL && cpu->hit == HIT_DUE) cpu->hit = HIT_NONE; /* it will be met again */
     unwind(cpu);
     cpu->stop_reason = 0;
     cpu->state.replay_next = 0;
@@ -469,7 +492,8 @@ static int escaped(Cpu *cpu, int how) {
 static int end_of_step(Cpu *cpu) {
     int reason = cpu->pending_exit;
     cpu->pending_exit = 0;
-    return reason != 0 ? reason : EXIT_DEADLINE;
+    if (reason != 0) return reason;
+    return cpu_take_hit(cpu) ? EXIT_WATCHPOINT : EXIT_DEADLINE;
 }
 
 /* Run until one exit reason; longjmp comes back to the setjmp, as often as need be. */
@@ -568,4 +592,13 @@ void cpu_complete_bytes(Cpu *cpu, const uint8_t *data, uint32_t size) {
 
 void cpu_request_exit(Cpu *cpu) {
     cpu->request = 1;
+}
+
+void cpu_forget_request(Cpu *cpu) {
+    cpu->request = 0;
+    cpu->hit = HIT_NONE;
+}
+
+void machine_stop_at_events(Machine *machine, int on) {
+    machine->event_stops = on != 0;
 }

@@ -8,30 +8,35 @@ devices/device.py for the other side of the platform.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from emulator.bus import Bus, Claim
+from emulator.bus import Bus
 from emulator.clock import Clock, Input, InputQueue
-from emulator.console import BytesInput, InputSource
+from emulator.console import BytesInput, InputSource, Sink
 from emulator.devices.debug import DebugConsole, DebugExit, PostCode
 from emulator.devices.device import Device
+from emulator.devices.ide import PrimaryIde, SecondaryIde
 from emulator.devices.ioapic import IoApic
+from emulator.devices.keyboard import Keyboard, SystemControl
 from emulator.devices.pic import Pic
 from emulator.devices.pit import Pit
 from emulator.devices.rtc import DEFAULT_DATE, Rtc
 from emulator.devices.uart import Uart
+from emulator.devices.vga import Vga
+from emulator.disk import Disk
 
-Sink = Callable[[bytes], object]
-CONSOLE: Final = Uart.name  #: the device that live input is for
+CONSOLE: Final = Uart.name  #: the device that input is for, unless it is typed
 
 
 class Board:
     """A PC's devices. `ram` is the size their firmware bytes tell, in bytes.
 
-    apic: with an I/O APIC, which the lines reach as well as the 8259s. Its owner has a local APIC,
-    and gives it what comes through `on_message`.
+    apic: with an I/O APIC, which the lines reach as well as the 8259s; its owner has a local APIC,
+    and gives it what comes through `on_message`. disks: of the primary IDE channel's first and
+    second drive, then of the secondary's. typed: what comes from `console_in` is typed on the
+    keyboard; otherwise COM1 receives it.
     """
 
     def __init__(
@@ -43,11 +48,14 @@ class Board:
         console_out: Sink,
         debug_out: Sink,
         apic: bool = False,
+        disks: Sequence[Disk | None] = (),
+        typed: bool = False,
     ) -> None:
         self.clock = Clock()
         self.bus = Bus()
         self.inputs = InputQueue()
         self.source: InputSource = BytesInput() if console_in is None else console_in
+        self.console = Keyboard.name if typed else CONSOLE  #: the device that input is for
         self.interrupt = False  #: the line to the CPU
         self.on_interrupt: Callable[[bool], object] = lambda level: None
         #: Arguments: destination, logical, mode, vector, level (csrc/api.h, cpu_apic_message).
@@ -56,6 +64,7 @@ class Board:
         self.devices: dict[str, Device] = {}
         self.pic = Pic(self)
         self.ioapic = IoApic(self) if apic else None
+        self.vga = Vga(self)
         for device in (
             self.pic,
             *([self.ioapic] if self.ioapic else []),
@@ -65,17 +74,20 @@ class Board:
             DebugExit(self),
             DebugConsole(self, debug_out),
             PostCode(self),
+            PrimaryIde(self, disks[:2]),
+            SecondaryIde(self, disks[2:]),
+            Keyboard(self, typed),
+            SystemControl(self),
+            self.vga,
         ):
             self.plug(device)
 
     def plug(self, device: Device) -> None:
         """Add a device; MachineError if a port or a page is taken."""
         self.devices[device.name] = device
-        for first, count in device.ports:
-            claim = Claim(device.name, first, count, device.read, device.write, device.width)
+        for claim in device.claims():
             self.bus.claim_ports(claim)
-        for first, count in device.pages:
-            claim = Claim(device.name, first, count, device.read, device.write, device.width)
+        for claim in device.page_claims():
             self.bus.claim_memory(claim)
 
     # -- the platform that devices see (devices/device.py) --------------------------------------
@@ -105,7 +117,7 @@ class Board:
         return self.on_message(destination, logical, mode, vector, level)
 
     def request_input(self, device: str) -> None:
-        data = self.source.read()
+        data = self.source.read() if device == self.console else b""
         if data is not None:
             self.inputs.push(Input(self.clock.now, device, data))
             self._deliver()
@@ -127,7 +139,7 @@ class Board:
     def poll(self) -> None:
         """Take in what has come from a live source since last time."""
         if self.source.live:
-            self.request_input(CONSOLE)
+            self.request_input(self.console)
 
     def _deliver(self) -> None:
         for entry in self.inputs.take_due(self.clock.now):

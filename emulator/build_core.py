@@ -1,9 +1,9 @@
 """What the C core is built from: the interface for cffi, sources, flags, generated headers.
 
-Run by setup.py alone. csrc/api.h is the one source of the interface: less its preprocessor lines it
-is the cdef. `isa.generate` renders the headers of the table. Two variables of the environment
-change the flags: SEVENTEEN_DEBUG=1 keeps assertions and debug information, SEVENTEEN_SANITIZE=1
-adds the address and undefined-behaviour sanitizers to that. Read core.py next.
+Run by setup.py alone. csrc/api.h and its two parts are the one source of the interface: less their
+preprocessor lines they are the cdef. `isa.generate` renders the headers of the table. Two variables
+of the environment change the flags: SEVENTEEN_DEBUG=1 keeps assertions and debug information,
+SEVENTEEN_SANITIZE=1 adds the address and undefined-behaviour sanitizers to that. Read core.py next.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 #: setuptools wants paths relative to setup.py.
 SOURCES = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.c"))
 HEADERS = sorted(f"csrc/{path.name}" for path in (ROOT / "csrc").glob("*.h"))
+#: In this order, for cffi reads no #include; the last one includes the others.
+INTERFACE = ("apic_api.h", "api.h", "guest_api.h")
 #: Checks at every use of a pointer: with them gcc takes minutes and 3 GB for execute.c alone. The
 #: address sanitizer sees what most of them would; misaligned accesses go unchecked.
 UNCHECKED = ["-fno-sanitize=null,alignment,object-size,pointer-overflow"]
 
 
 def interface() -> str:
-    """csrc/api.h without its preprocessor lines, which is what cffi can read."""
-    lines = (ROOT / "csrc" / "api.h").read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("#"))
+    """The interface's headers without their preprocessor lines, which is what cffi can read."""
+    text = "".join((ROOT / "csrc" / name).read_text(encoding="utf-8") for name in INTERFACE)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
 
 
 def flags() -> tuple[list[str], list[str]]:
@@ -66,7 +68,7 @@ ffibuilder.cdef(interface())
 _compile_flags, _link_flags = flags()
 ffibuilder.set_source(
     "emulator._core",
-    '#include "api.h"',
+    f'#include "{INTERFACE[-1]}"',
     sources=SOURCES,
     depends=HEADERS,
     include_dirs=["csrc"],

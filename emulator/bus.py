@@ -3,7 +3,9 @@
 A claim is a range with two functions, so an entry may be a method of a Python device or a function
 of a C library alike. A device says how many bytes it takes at once; a wider access reaches it as
 several, lowest address first, as the chipset of a PC breaks a word for an 8-bit card. Where nobody
-answers, reads are all ones and writes are lost. Read devices/device.py for the devices' side.
+answers, reads are all ones and writes are lost. A string instruction moves many elements through
+one port: a device may take several at once, as long as nobody could tell. Read devices/device.py
+for the devices' side.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ from emulator.errors import MachineError
 
 Read = Callable[[int, int], int]  #: (port or machine address, bytes) -> value
 Write = Callable[[int, int, int], object]  #: (port or machine address, bytes, value)
+#: (port, bytes of an element, most elements) -> whole elements, first to last; perhaps none
+ReadBlock = Callable[[int, int, int], bytes]
+#: (port, bytes of an element, elements) -> how many elements were taken; perhaps none
+WriteBlock = Callable[[int, int, memoryview], int]
 
 PORTS: Final = 0x10000
 PAGE: Final = 4096
@@ -29,6 +35,10 @@ class Claim(NamedTuple):
     read: Read
     write: Write
     width: int = 1  #: bytes the device takes at once: 1, 2 or 4
+    #: For ports whose elements may move many at once. What a block moves depends on no time, and
+    #: causes nothing: an element that does (the last of a sector) is left to `read` or `write`.
+    read_block: ReadBlock | None = None
+    write_block: WriteBlock | None = None
 
     def step(self, address: int, left: int) -> int:
         """Bytes to hand over at once: aligned, a power of two, no more than the device takes."""
@@ -104,6 +114,24 @@ class Bus:
             _write(self.ports, 0, port, size, value)
         elif claim is not None:
             claim.write(port, 1, value)
+
+    def port_read_block(self, port: int, size: int, count: int) -> bytes:
+        """What `port_read` would return next, up to `count` times, as bytes; none: ask it."""
+        claim = self.ports.get(port)
+        if claim is None or claim.read_block is None or size > claim.width:
+            return b""
+        data = claim.read_block(port, size, count)
+        self.accesses += len(data) // size
+        return data
+
+    def port_write_block(self, port: int, size: int, data: memoryview) -> int:
+        """Do `port_write` for the first elements of `data`; how many that were, perhaps none."""
+        claim = self.ports.get(port)
+        if claim is None or claim.write_block is None or size > claim.width:
+            return 0
+        done = claim.write_block(port, size, data)
+        self.accesses += done
+        return done
 
     def memory_read(self, address: int, size: int) -> int:
         """A load from a device page, by machine address."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 #: How long an open, empty pipe may think before it is taken to be live, in seconds. Whoever writes
 #: without waiting for an answer (`echo ls | seventeen run os`) has written by then.
 PIPE_PATIENCE: Final = 0.2
 CHUNK: Final = 4096
+
+Sink = Callable[[bytes], object]  #: takes what a guest sends
 
 
 @runtime_checkable
@@ -81,3 +84,33 @@ class StreamInput:
             return bool(select.select([self._descriptor], [], [], seconds)[0])
         except (OSError, ValueError):
             return True  # closed, or not for select: reading tells
+
+
+ConsoleIn = InputSource | BinaryIO | bytes | int | None
+ConsoleOut = Sink | BinaryIO | None
+
+
+def as_source(given: ConsoleIn) -> InputSource:
+    """The source that was given, or one over what was: nothing, bytes, a file or descriptor."""
+    if given is None:
+        return BytesInput()
+    if isinstance(given, (bytes, bytearray)):
+        return BytesInput(bytes(given))
+    if isinstance(given, int):
+        return StreamInput(given)
+    if isinstance(given, InputSource):
+        return given
+    return StreamInput(given.fileno())
+
+
+def as_sink(given: ConsoleOut) -> Sink | None:
+    """The sink that was given, or one that writes to the file that was."""
+    if given is None or callable(given):
+        return given
+    stream = given
+
+    def write(data: bytes) -> None:
+        stream.write(data)
+        stream.flush()
+
+    return write

@@ -43,6 +43,7 @@ TraceKind: Final[Any] = _mirror(IntFlag, "TraceKind", "trace_kind", "TRACE_")
 Access: Final[Any] = _mirror(IntFlag, "Access", "access", "ACCESS_")
 ApicMode: Final[Any] = _mirror(IntEnum, "ApicMode", "apic_mode", "APIC_")
 EventKind: Final[Any] = _mirror(IntEnum, "EventKind", "event_kind", "EVENT_")
+WatchAccess: Final[Any] = _mirror(IntFlag, "WatchAccess", "watch_access", "WATCH_")
 
 EFLAGS_IF: Final = 0x200
 NOT_MAPPED: Final = (1 << 64) - 1  #: what cpu_translate returns for want of an address
@@ -186,6 +187,10 @@ class Cpu:
         """Give it a local APIC from the next reset on, and say who answers for it (`ApicMode`)."""
         lib.cpu_set_apic(self.pointer, mode)
 
+    def set_vendor(self, name: bytes) -> None:
+        """What CPUID calls its maker: 12 characters."""
+        lib.cpu_set_vendor(self.pointer, name)
+
     def reset(self) -> None:
         """Put the CPU in the state in which a multiboot loader enters a kernel."""
         lib.cpu_reset(self.pointer)
@@ -238,6 +243,34 @@ class Cpu:
     def request_exit(self) -> None:
         """Make `run` return soon; may be called from a signal handler or another thread."""
         lib.cpu_request_exit(self.pointer)
+
+    def forget_request(self) -> None:
+        """Take `request_exit` back, and a watchpoint's exit that has not been made."""
+        lib.cpu_forget_request(self.pointer)
+
+    def set_breakpoint(self, linear: int, wanted: bool = True) -> None:
+        """Have `run` and `step` return BREAKPOINT before an instruction; csrc/api.h."""
+        if not wanted:
+            lib.cpu_clear_breakpoint(self.pointer, linear)
+        elif lib.cpu_set_breakpoint(self.pointer, linear) != 0:
+            raise CoreError("not enough memory for breakpoints")
+
+    def is_past_breakpoint(self, eip: int, tick: int) -> bool:
+        """Whether one at an EIP has been met at this tick, or lies within a repeat there."""
+        return bool(lib.cpu_is_past_breakpoint(self.pointer, eip, tick))
+
+    def set_watchpoint(self, linear: int, size: int, access: int) -> bool:
+        """Have accesses (`WatchAccess`) return WATCHPOINT; False if there are too many."""
+        return bool(lib.cpu_set_watchpoint(self.pointer, linear, size, access) == 0)
+
+    def clear_watchpoints(self) -> None:
+        """Take all of them away."""
+        lib.cpu_clear_watchpoints(self.pointer)
+
+    def take_hit(self) -> int:
+        """A watchpoint's exit that is due, as `WatchAccess`, and will not be made now; or 0."""
+        access: int = lib.cpu_take_hit(self.pointer)
+        return access
 
     @property
     def registers(self) -> Registers:

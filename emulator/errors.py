@@ -17,3 +17,7 @@ class LoadError(EmulatorError):
 
 class MachineError(EmulatorError):
     """A machine that cannot be built or restored as asked."""
+
+
+class DiskError(EmulatorError):
+    """A disk image that cannot be opened, or sectors that the host cannot read or write."""

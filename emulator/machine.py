@@ -15,21 +15,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 
 from emulator import diagnostics, firmware
-from emulator.board import Board, Sink
+from emulator.board import Board
 from emulator.clock import NEVER, TICKS_PER_SECOND
-from emulator.console import BytesInput, InputSource, StreamInput
-from emulator.core import EFLAGS_IF, ApicMode, Cpu, ExitReason, PageFlag
+from emulator.console import ConsoleIn, ConsoleOut, as_sink, as_source
+from emulator.core import EFLAGS_IF, Cpu, ExitReason, PageFlag
 from emulator.devices.rtc import DEFAULT_DATE
+from emulator.disk import DiskSource, close_opened, open_disks
 from emulator.errors import MachineError
 from emulator.loader import ModuleSource, Program, plan
 from emulator.local_apic import LocalApic
 from emulator.memory import ROM, Memory, parse_size
 from emulator.result import Result, Stop
+from emulator.screen import clear_screen, read_screen
+from emulator.strings import read_elements, write_elements
 from emulator.symbols import Symbols
+from emulator.virtualizable import unsafe_rows
 
+VENDOR: Final = "SeventeenCPU"
 MACHINES: Final = ("pc", "apic")
 #: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
 SLICE_TICKS: Final = 10_000_000
@@ -37,10 +42,7 @@ SLICE_TICKS: Final = 10_000_000
 POLL_TICKS: Final = 1_000_000
 SNAPSHOT_VERSION: Final = 1
 #: Stops after which the machine may go on: nothing has happened to the guest.
-PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED)
-
-ConsoleIn = InputSource | BinaryIO | bytes | int | None
-ConsoleOut = Sink | BinaryIO | None
+PAUSES: Final = (Stop.OUT_OF_TICKS, Stop.REQUESTED, Stop.BREAKPOINT)
 
 
 class TraceSink(Protocol):
@@ -57,7 +59,10 @@ class Machine:
     mnemonics: those raise #GP(0) above CPL 0. rtc: the date at tick 0. console_in: bytes, a file
     or descriptor, or an `InputSource`. console_out, debug_out: a function of bytes, or a binary
     file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
-    trace: a list of -d words, printed through trace_out.
+    trace: a list of -d words, printed through trace_out. disks: up to four (`emulator.disk.Disk`,
+    the name of an image file, or bytes), None where there is none; `close` closes those it opened.
+    vendor: what CPUID calls the CPU's maker, for kernels that know but some. typed: what comes from
+    console_in is typed on the keyboard instead of being sent to COM1.
     """
 
     def __init__(
@@ -73,22 +78,29 @@ class Machine:
         trace: str = "",
         trace_out: Callable[[str], object] = sys.stderr.write,
         cost_model: str = "",
+        vendor: str = VENDOR,
+        disks: Sequence[DiskSource] = (),
+        typed: bool = False,
     ) -> None:
         if machine not in MACHINES:
             raise MachineError(f"machine {machine!r}: expected {' or '.join(MACHINES)}")
         self._cost_model = cost_model
         self.memory, self.cpu = self._build(parse_size(ram))
+        self._disk_sources = disks
+        self.disks = open_disks(disks)
         self._output = bytearray()
         self.board = Board(
             ram=self.memory.size,
             date=rtc,
-            console_in=_source(console_in),
-            console_out=_sink(console_out) or self._output.extend,
-            debug_out=_sink(debug_out) or (lambda data: None),
+            console_in=as_source(console_in),
+            console_out=as_sink(console_out) or self._output.extend,
+            debug_out=as_sink(debug_out) or (lambda data: None),
+            disks=self.disks,
+            typed=typed,
             apic=machine == "apic",
         )
-        self.board.on_interrupt = self.cpu.set_interrupt
-        self._connect_pages()
+        self.local_apic = self._connect()
+        self.set_vendor(vendor)
         #: Names for addresses; a program that brings its own sets them when it is loaded.
         self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
@@ -97,15 +109,18 @@ class Machine:
         self._limit = NEVER
         self._stop: Stop | None = None
         self._status: int | None = None
-        self._reason = ""
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
+        #: Does the run stop at a breakpoint, or at the watchpoint that an exit record has?
+        self.debugger: Callable[[Any], bool] | None = None
+        self.resumed = -1, -1  #: linear EIP and tick at which it has let the guest go on
         self._handlers = self._exit_table()
-        self._virtualizable = _unsafe_rows(virtualizable)
+        self._virtualizable = unsafe_rows(virtualizable)
         self._trace_kinds = 0
         if trace:
             self._start_trace(trace, trace_out)
         self._reset()
+        clear_screen(self.memory)
 
     def _build(self, ram: int) -> tuple[Memory, Cpu]:
         """Memory of `ram` bytes and a CPU; a virtual machine has its own idea of them."""
@@ -117,16 +132,22 @@ class Machine:
             memory.set_costs(find_model(self._cost_model))
         return memory, Cpu(memory.machine)
 
-    def _connect_pages(self) -> None:
-        """Have accesses to the devices' pages exit; give the CPU its local APIC."""
-        if self.board.ioapic is not None:
-            self._connect_apic()
+    def _connect(self) -> LocalApic | None:
+        """Connect CPU and board, the local APIC if there is one, and the pages of devices."""
+        self.board.on_interrupt = self.cpu.set_interrupt
+        local = None if self.board.ioapic is None else self._make_apic()
         for page in self.board.bus.pages:
             self.memory.leave_device(page)
+        return local
 
-    def _connect_apic(self) -> None:
-        LocalApic(self.cpu, self.board, self._nothing)
-        self.cpu.set_apic(ApicMode.SERVED)
+    def set_vendor(self, vendor: str) -> None:
+        """What CPUID calls the processor's maker; MachineError unless it is 12 ASCII characters."""
+        if len(vendor) != len(VENDOR) or not vendor.isascii():
+            raise MachineError(f"vendor {vendor!r}: expected 12 characters, as in GenuineIntel")
+        self.cpu.set_vendor(vendor.encode())
+
+    def _make_apic(self) -> LocalApic:
+        return LocalApic(self.cpu, self.board)
 
     def _exit_table(self) -> list[Callable[[], None]]:
         """What serves each exit reason, by its number. The rest stop the machine."""
@@ -143,6 +164,8 @@ class Machine:
             ExitReason.SHUTDOWN: self._shutdown,
             ExitReason.UNSUPPORTED: self._unsupported,
             ExitReason.REQUEST: self._requested,
+            ExitReason.BREAKPOINT: self.meet,
+            ExitReason.WATCHPOINT: lambda: self.meet(self.cpu.record),
         }.items():
             table[reason] = handler
         return table
@@ -177,6 +200,7 @@ class Machine:
         if self._loaded:  # what the image leaves out is zero, as on a new machine
             self.memory.restore({})
             self.memory.forget_weights()
+            clear_screen(self.memory)
         self._loaded = True
         self.halted, self._stop, self._status = False, None, None
         self._load_firmware()
@@ -267,25 +291,14 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        read, clock = self.board.bus.port_read, self.board.clock
-        data = b""
-        for _ in range(count):
-            data += read(port, size).to_bytes(size, "little")
-            clock.now += 1  # an iteration each: where a rep is cut must not matter to a device
-        clock.now = self.ticks
-        self.cpu.complete_bytes(data)
+        self.cpu.complete_bytes(read_elements(self.board, port, size, count))
 
     def _port_write(self) -> None:
         port, size, count, value = self.cpu.port_access()
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
-            data = self.cpu.exit_data
-            for at in range(0, count * size, size):
-                element = int.from_bytes(data[at : at + size], "little")
-                self.board.bus.port_write(port, size, element)
-                self.board.clock.now += 1  # as for reads
-            self.board.clock.now = self.ticks
+            write_elements(self.board, port, size, self.cpu.exit_data[: count * size])
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()
@@ -323,6 +336,11 @@ class Machine:
     def _requested(self) -> None:
         self._end(Stop.REQUESTED)
 
+    def meet(self, hit: Any = None) -> None:
+        """The CPU is at a breakpoint, or has met a watchpoint: an exit record has it."""
+        if self.debugger is None or self.debugger(hit):
+            self._end(Stop.BREAKPOINT)
+
     def _nothing(self) -> None:
         pass
 
@@ -346,12 +364,12 @@ class Machine:
             self._end(Stop.HALTED)
             return
         while not state.interrupt_line:
-            if clock.now >= self._limit:
-                self._end(Stop.OUT_OF_TICKS)
-                return
             next_tick = min(clock.next_tick, state.timer_due)
             if not self._can_wake(next_tick):
                 self._end(Stop.IDLE)
+                return
+            if clock.now >= self._limit:
+                self._end(Stop.OUT_OF_TICKS)
                 return
             self._pass_time(min(next_tick, self._limit))
             board.run_due()
@@ -380,6 +398,14 @@ class Machine:
         """Make `run` return soon; may be called from a signal handler or another thread."""
         self.cpu.request_exit()
 
+    def screen(self) -> list[str]:
+        """The lines of text on the screen, without blanks at their ends."""
+        return read_screen(self.memory, self.board.vga).lines
+
+    def close(self) -> None:
+        """Flush and close the disks that this machine opened."""
+        close_opened(self._disk_sources, self.disks)
+
     # -- tracing ----------------------------------------------------------------------------------
 
     def _start_trace(self, kinds: str, out: Callable[[str], object]) -> None:
@@ -394,8 +420,8 @@ class Machine:
 
     def watch_apic(self) -> None:
         """Have all accesses to the local APIC go over the bus; needs a tracer."""
-        if self.board.ioapic is not None:
-            self.cpu.set_apic(ApicMode.BUS)
+        if self.local_apic is not None:
+            self.local_apic.watch()
 
     def _run_traced(self, until_tick: int) -> int:
         self.cpu.advance_apic()  # if the core does not do it
@@ -412,7 +438,10 @@ class Machine:
     # -- snapshots --------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
-        """The whole machine as plain data: numbers, strings, bytes, lists, dicts."""
+        """The whole machine as plain data: numbers, strings, bytes, lists, dicts.
+
+        Of its disks only what was written in memory: an image file is what it is.
+        """
         return {
             "version": SNAPSHOT_VERSION,
             "cpu": self.cpu.save(),
@@ -435,41 +464,3 @@ class Machine:
         self.board.clock.now = self.ticks
         self.halted = saved["halted"]
         self._stop = self._status = None
-
-
-def _source(given: ConsoleIn) -> InputSource:
-    if given is None:
-        return BytesInput()
-    if isinstance(given, (bytes, bytearray)):
-        return BytesInput(bytes(given))
-    if isinstance(given, int):
-        return StreamInput(given)
-    if isinstance(given, InputSource):
-        return given
-    return StreamInput(given.fileno())
-
-
-def _sink(given: ConsoleOut) -> Sink | None:
-    if given is None or callable(given):
-        return given
-    stream = given
-
-    def write(data: bytes) -> None:
-        stream.write(data)
-        stream.flush()
-
-    return write
-
-
-def _unsafe_rows(wanted: bool | Iterable[str]) -> list[int]:
-    """Ids of the rows of the unsafe mnemonics wanted, all for True; MachineError if one is none."""
-    if wanted is False:
-        return []
-    from isa.table import ROWS
-
-    unsafe = {row.mnemonic for row in ROWS if row.unsafe}
-    names = unsafe if wanted is True else set(wanted)
-    if names - unsafe:
-        unknown = ", ".join(sorted(names - unsafe))
-        raise MachineError(f"virtualizable {unknown}: expected some of {', '.join(sorted(unsafe))}")
-    return [row.id for row in ROWS if row.unsafe and row.mnemonic in names]

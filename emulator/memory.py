@@ -25,7 +25,8 @@ NO_MEMORY: Final = (1 << 64) - 1
 #: Video memory and firmware on a PC: no RAM here, but for these pages.
 HOLE: Final = range(0xA0000, 0x100000)
 ROM: Final = range(0xF0000, 0xF1000)
-HOLE_MEMORY: Final = (ROM,)
+TEXT: Final = range(0xB8000, 0xC0000)  #: of the screen, as good as RAM to the core
+HOLE_MEMORY: Final = (TEXT, ROM)
 #: Below: the first mebibyte, and room for a program above it. Above: where devices' addresses lie.
 SMALLEST: Final = 2 << 20
 LARGEST: Final = 3 << 30

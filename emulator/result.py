@@ -25,6 +25,7 @@ class Stop(Enum):
     UNSUPPORTED = ("outside the slice of IA-32", 69)
     IDLE = ("halted, and nothing left that could wake it", 72)
     REQUESTED = ("stopped on request", 71)
+    BREAKPOINT = ("stopped at a breakpoint", 71)
     UNHANDLED = ("an exit that nothing on the bare machine handles", 70)
 
     def __init__(self, words: str, status: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 FOLDER: Final = Path(__file__).resolve().parent
 #: The include directory of the guest library (``%include "guest.inc"``).
@@ -37,6 +37,7 @@ class Guest:
     paging: bool = False
     interrupts: bool = False  #: whether it lets devices interrupt it
     ram: str = "16M"  #: the least memory it is meant for
+    machine: str = "pc"  #: the machine it is meant for (emulator.machine.MACHINES)
     qemu: str = ""  #: why qemu-system-i386 prints something else; "" if it prints the same
 
     @property
@@ -58,6 +59,11 @@ class Guest:
         """What is typed to it on COM1, all of it waiting from the start."""
         file = FOLDER / "input" / f"{self.name}.txt"
         return file.read_bytes() if file.exists() else b""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments for the machine that it is meant for, bare or virtual."""
+        return {"ram": self.ram, "machine": self.machine, "console_in": self.input}
 
 
 def probe(name: str, about: str, qemu: str = "") -> Guest:
@@ -100,6 +106,8 @@ GUESTS: Final[tuple[Guest, ...]] = (
     Guest("rings", "rings.asm", "a program in ring 3, its system calls and faults", rings=(0, 3)),
     Guest("clock", "clock.asm", "time, told by interrupts", ticks=60_000_000, interrupts=True),
     Guest("hypercalls", "hypercalls.asm", "asks its hypervisor by name, if it has one"),
+    Guest("disk", "disk.asm", "counts its starts on a disk, if it has one"),
+    Guest("screen", "screen.asm", "a line typed on the keyboard, in colours"),
     Guest(
         "os",
         "os/os.asm",
@@ -109,6 +117,17 @@ GUESTS: Final[tuple[Guest, ...]] = (
         rings=(0, 3),
         paging=True,
         interrupts=True,
+    ),
+    Guest(
+        "os_apic",
+        "os/os_apic.asm",
+        "the same, for a machine with APICs",
+        ticks=50_000_000,
+        status=5,
+        rings=(0, 3),
+        paging=True,
+        interrupts=True,
+        machine="apic",
     ),
     nano("syscall", "a system call that does nothing", rings=(0, 3)),
     nano("in", "a byte read from a port"),

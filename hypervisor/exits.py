@@ -24,6 +24,7 @@ from hypervisor.emulate import EMULATED, trapped_at
 from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import MONITOR
 from hypervisor.outcome import REFLECT, RESUME, STOP, Event, Outcome
+from hypervisor.stops import at_breakpoint, at_watchpoint
 from isa.exceptions import EXCEPTIONS
 from isa.table import ROWS
 
@@ -62,14 +63,8 @@ def _apic_rose(vm: VirtualMachine) -> Outcome:
     return RESUME
 
 
-def _device_load(vm: VirtualMachine) -> Outcome:
-    """The real CPU has met a device page: the guest's device is asked by the virtual one."""
-    vm.count("device access")
-    return vm.interpret("device access")
-
-
 def _device_store(vm: VirtualMachine) -> Outcome:
-    """Stores of the real CPU's to device pages, which have retired."""
+    """Stores to the local APIC that is lent, of which an I/O APIC must hear. They have retired."""
     vm.count("device access")
     vm.world.leave()
     vm.board.clock.now = vm.ticks
@@ -180,11 +175,12 @@ EXITS: Final[dict[int, Handler]] = {
     ExitReason.DEADLINE: _resume,
     ExitReason.TRACE: _trace,
     ExitReason.INTERRUPT: _apic_rose,
-    ExitReason.MMIO_READ: _device_load,
     ExitReason.MMIO_WRITE: _device_store,
     ExitReason.EVENT: _event,
     ExitReason.UNSUPPORTED: _unsupported,
     ExitReason.REQUEST: _requested,
+    ExitReason.BREAKPOINT: at_breakpoint,
+    ExitReason.WATCHPOINT: at_watchpoint,
 }
 
 # -- Exits from guest mode -----------------------------------------------------------------------
@@ -236,6 +232,8 @@ GUEST_EXITS: Final[dict[int, Handler]] = {
     ExitReason.EVENT: _guest_event,
     ExitReason.INTERCEPT: _intercepted,
     ExitReason.NESTED: _violation,
+    ExitReason.BREAKPOINT: at_breakpoint,
+    ExitReason.WATCHPOINT: at_watchpoint,
 }
 
 

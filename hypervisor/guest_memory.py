@@ -1,13 +1,13 @@
 """A guest's memory: machine frames that the guest takes for one piece of RAM.
 
 Addresses are guest-physical. `frames` says which machine page stands for each guest page; the core
-reads the same array when it walks the guest's page tables (cpu_set_frames). Where a PC has no RAM,
-there is no frame. The interface is that of emulator/memory.py. Read vm.py next.
+reads the same array when it walks the guest's page tables (cpu_set_frames). Where a PC has no
+memory, there is no frame. The interface is that of emulator/memory.py. Read vm.py next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from emulator.core import PageFlag, ffi
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 PAGE: Final = 4096
 NO_FRAME: Final = 0xFFFFF  #: machine page beyond all memory: reads are all ones, writes are lost
+
+
+def _pages_of(ranges: Iterable[range]) -> frozenset[int]:
+    """The pages of ranges of addresses."""
+    return frozenset(
+        page for each in ranges for page in range(each.start // PAGE, each.stop // PAGE)
+    )
 
 
 class GuestMemory(Memory):
@@ -56,6 +63,14 @@ class GuestMemory(Memory):
         if page < self.count:
             return int(self.frames[page])
         return page if page in self.devices else NO_FRAME
+
+    def is_memory(self, page: int) -> bool:
+        """Is there memory at a guest page?"""
+        return page < self.count and self.frames[page] != NO_FRAME
+
+    def is_barred(self, page: int) -> bool:
+        """Is it a device's that the real CPU must not reach? The virtual one makes the access."""
+        return page in self.devices and page not in self.lent
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes; all ones where there is no memory."""

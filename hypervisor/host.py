@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from emulator.clock import NEVER
 from emulator.core import Cpu
 from emulator.memory import Memory, parse_size
+from emulator.result import Result, Stop
 from hypervisor.errors import HypervisorError
 from isa.cost import DEFAULT_MODEL, find_model, without_bus
 
 if TYPE_CHECKING:
-    from emulator.result import Result
     from hypervisor.vm import VirtualMachine
 
 PAGE: Final = 4096
@@ -24,6 +25,9 @@ PAGE: Final = 4096
 OVERHEAD: Final = 6 << 20
 #: Cycles of machine time that a virtual machine runs before it is another one's turn.
 TURN_CYCLES: Final = 5_000_000
+TURN_TICKS: Final = 100_000  #: its time is looked at so often
+#: What a turn is charged for a cycle of the virtual CPU: to interpret is some hundred times slower.
+INTERPRETED_CHARGE: Final = 100
 ZEROS: Final = bytes(PAGE)
 
 
@@ -84,5 +88,28 @@ class Host:
         """Run machines in turns of machine time until each has stopped; their results."""
         waiting = list(machines)
         while waiting:
-            waiting = [vm for vm in waiting if not vm.run_turn(TURN_CYCLES, max_ticks)]
+            waiting = [vm for vm in waiting if not run_turn(vm, TURN_CYCLES, max_ticks)]
         return [vm.result() for vm in machines]
+
+
+def charged(vm: VirtualMachine) -> int:
+    """Machine time as far as turns go."""
+    interpreted: int = vm.cpu.state.cycle
+    return vm.world.cycles + interpreted * INTERPRETED_CHARGE
+
+
+def run_turn(vm: VirtualMachine, cycles: int, max_ticks: int | None) -> bool:
+    """Run a machine for some cycles of machine time; True once it has stopped for good.
+
+    A guest that halts gives up the rest: its time passes, but nobody's cycles.
+    """
+    end = charged(vm) + cycles
+    limit = NEVER if max_ticks is None else max_ticks
+    vm.turn_ended = False
+    while charged(vm) < end and not vm.turn_ended:
+        stop = vm.run(min(limit, vm.ticks + TURN_TICKS)).stop
+        if stop is not Stop.OUT_OF_TICKS or vm.ticks >= limit:
+            return True
+        if vm.halted:
+            break
+    return False

@@ -54,10 +54,10 @@ class Scratch:
         vm = self._vm
         state, tick, eip = vm.cpu.state, vm.cpu.state.tick, vm.cpu.state.eip
         self.instead = code, length
-        vm.board.clock.now = tick
         while not vm.stopped and (state.tick, state.eip) == (tick, eip):
             vm.steps += 1
             why = vm.cpu.step(code, length)
+            vm.board.clock.now = state.tick  # a store to a device has retired
             vm.serve(why)
             if why == DEADLINE:
                 break

@@ -15,12 +15,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from emulator import diagnostics
-from emulator.clock import NEVER
-from emulator.core import EFLAGS_IF, ApicMode, Cpu, ExitReason
-from emulator.firmware import LOCAL_APIC
+from emulator.core import EFLAGS_IF, Cpu, ExitReason
 from emulator.loader import ModuleSource, Program
 from emulator.local_apic import LocalApic
 from emulator.machine import Machine, TraceSink
@@ -33,12 +32,14 @@ from hypervisor.gates import Gates
 from hypervisor.guest_memory import GuestMemory
 from hypervisor.guest_mode import EXCEPTION, EXTERNAL, GuestMode
 from hypervisor.host import Host
+from hypervisor.lent_apic import LentApic
 from hypervisor.memory import choose_memory, find_memory
 from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
 from hypervisor.scratch import Scratch
 from hypervisor.segments import CS
+from hypervisor.stops import at_own_breakpoint, run_debugged
 from hypervisor.switch import Switch
 from hypervisor.techniques import find_technique
 from hypervisor.techniques.base import Technique
@@ -48,9 +49,6 @@ from isa.cost import DEFAULT_MODEL
 from isa.table import ROWS
 
 DEFAULT_RAM: Final = "16M"
-TURN_TICKS: Final = 100_000  #: a machine's time is looked at so often
-#: What a turn is charged for a cycle of the virtual CPU: to interpret is some hundred times slower.
-INTERPRETED_CHARGE: Final = 100
 ALL_VECTORS: Final = bytes([0xFF] * 32)
 DEADLINE: Final = int(ExitReason.DEADLINE)
 INTERRUPT: Final = int(ExitReason.INTERRUPT)
@@ -127,8 +125,10 @@ class VirtualMachine(Machine):
         self._tick, self._timer_due, self._interrupt_line, self._cpl = map(
             cpu.field, ("tick", "timer_due", "interrupt_line", "cpl")
         )
+        #: Not zero within an instruction that has been answered by a device: it goes on first.
+        self._pending_answers = cpu.field("replay_count")
         self.guest_page = memory.guest_page
-        self._guest_memory = memory
+        self.guest_memory = memory
         self._show(cpu if guest_mode else self.host.cpu)
         self.monitor = Monitor(self.host)
         #: A GuestPaging; which one, the technique has a say in.
@@ -151,19 +151,12 @@ class VirtualMachine(Machine):
         self.world.on_change.append(self.gates.check)
         return memory, cpu
 
-    def _connect_apic(self) -> None:
-        """The guest uses the real CPU's local APIC, with its own state in it (csrc/apic.c)."""
-        LocalApic(self.cpu, self.board, self.world.leave)
-        self.cpu.set_apic(ApicMode.BUS)
-        self.world.set_apic(ApicMode.LENT)
-        self._guest_memory.lent.add(LOCAL_APIC >> 12)
+    def set_vendor(self, vendor: str) -> None:
+        super().set_vendor(vendor)
+        self.world.set_vendor(vendor.encode())
 
-    def watch_apic(self) -> None:
-        super().watch_apic()
-        if self.board.ioapic is not None:
-            self.world.set_apic(ApicMode.BUS)
-            self._guest_memory.lent.clear()
-            self.paging.clear()
+    def _make_apic(self) -> LocalApic:
+        return LentApic(self)
 
     def load(
         self,
@@ -206,6 +199,7 @@ class VirtualMachine(Machine):
         table = super()._exit_table()
         table[ExitReason.WATCH] = self._watched
         table[ExitReason.TRACE] = self.drain_trace
+        table[ExitReason.BREAKPOINT] = partial(at_own_breakpoint, self)
         return table
 
     # -- the run loop ------------------------------------------------------------------------------
@@ -217,6 +211,8 @@ class VirtualMachine(Machine):
         """Run until a tick, or to what the bare machine's loop shall serve, and return that."""
         tick, clock, timer_due = self._tick, self.board.clock, self._timer_due
         run_to_exit = self._run_once if self._tracer is None else self._run_traced_to_exit
+        if self.debugger is not None:
+            run_to_exit = partial(run_debugged, self, run_to_exit)
         while True:
             if timer_due[0] <= tick[0]:
                 self.world.leave()  # the guest may have set it anew since
@@ -232,7 +228,7 @@ class VirtualMachine(Machine):
     def _run_to_exit(self, until: int) -> int:
         """Run to the next exit of either CPU, and serve it if it is the real one's."""
         state, world = self.cpu.state, self.world
-        if self._interrupt_line[0]:
+        if self._interrupt_line[0] and not self._pending_answers[0]:
             if world.area is not None:
                 world.leave()  # the virtual IF is the guest's to change
             if state.eflags & EFLAGS_IF:
@@ -255,7 +251,7 @@ class VirtualMachine(Machine):
 
     def _run_guest_to_exit(self, until: int) -> int:
         """The same in guest mode, whose exits may be the bare machine's to serve."""
-        if self._interrupt_line[0]:
+        if self._interrupt_line[0] and not self._pending_answers[0]:
             state = self.cpu.state
             if state.eflags & EFLAGS_IF and not state.interrupt_shadow:
                 return INTERRUPT
@@ -372,11 +368,11 @@ class VirtualMachine(Machine):
     @property
     def view_page(self) -> Callable[[int, bytes], bytes]:
         """Address and bytes of a guest page -> as the guest wrote them."""
-        return self._guest_memory.view_page
+        return self.guest_memory.view_page
 
     @view_page.setter
     def view_page(self, view: Callable[[int, bytes], bytes]) -> None:
-        self._guest_memory.view_page = view
+        self.guest_memory.view_page = view
 
     @property
     def stopped(self) -> bool:
@@ -469,28 +465,6 @@ class VirtualMachine(Machine):
         """Machine time: what both CPUs have executed for this guest, and what was emulated."""
         interpreted: int = self.cpu.state.cycle
         return self.world.cycles + interpreted + self.emulated_cycles
-
-    @property
-    def _charged(self) -> int:
-        """Machine time as far as turns go."""
-        interpreted: int = self.cpu.state.cycle
-        return self.world.cycles + interpreted * INTERPRETED_CHARGE
-
-    def run_turn(self, cycles: int, max_ticks: int | None) -> bool:
-        """Run for some cycles of machine time; True once the machine has stopped for good.
-
-        A guest that halts gives up the rest: its time passes, but nobody's cycles.
-        """
-        end = self._charged + cycles
-        limit = NEVER if max_ticks is None else max_ticks
-        self.turn_ended = False
-        while self._charged < end and not self.turn_ended:
-            stop = self.run(min(limit, self.ticks + TURN_TICKS)).stop
-            if stop is not Stop.OUT_OF_TICKS or self.ticks >= limit:
-                return True
-            if self.halted:
-                break
-        return False
 
     # -- results -----------------------------------------------------------------------------------
 

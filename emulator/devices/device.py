@@ -8,7 +8,10 @@ memory or wall time. Read pic.py next, then any other.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
+
+from emulator.bus import Claim
 
 
 class Platform(Protocol):
@@ -76,6 +79,20 @@ class Device:
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
+
+    def claims(self) -> list[Claim]:
+        """Its entries in the bus's table: one a range, unless it has more to say of some port."""
+        return self._claims(self.ports)
+
+    def page_claims(self) -> list[Claim]:
+        """The same for its pages."""
+        return self._claims(self.pages)
+
+    def _claims(self, ranges: Iterable[tuple[int, int]]) -> list[Claim]:
+        return [
+            Claim(self.name, first, count, self.read, self.write, self.width)
+            for first, count in ranges
+        ]
 
     def read(self, port: int, size: int = 1) -> int:
         """IN from `port` (absolute), or a load from a machine address.

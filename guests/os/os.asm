@@ -10,6 +10,7 @@
 ;     layout.inc      memory map, process record, system call convention
 ;     frames.inc      machine memory in pieces of 4 KiB
 ;     spaces.inc      address spaces: page directories, demand-zero pages, copies
+;     devices.inc     the APICs in them, if that is the build (os_apic.asm)
 ;     processes.inc   birth, fork, death and burial of processes
 ;     scheduler.inc   whose turn it is; sleeping; the timer
 ;     console.inc     COM1: output, interrupt-driven input, line editing
@@ -23,12 +24,19 @@
 
 %include "guest.inc"
 %include "interrupts.inc"
+%ifdef APIC                             ; os_apic.asm
+%include "apic.inc"
+%else
 %include "timer.inc"
+%endif
 %include "tss.inc"
 
 %include "layout.inc"
 %include "frames.inc"
 %include "spaces.inc"
+%ifdef APIC
+%include "devices.inc"
+%endif
 %include "processes.inc"
 %include "scheduler.inc"
 %include "console.inc"
@@ -43,6 +51,9 @@ start:
     call install_tss
     call install_interrupt_lines
     call install_kernel_space
+%ifdef APIC
+    call install_devices
+%endif
     call install_faults
     call install_syscalls
     call install_console

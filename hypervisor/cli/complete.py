@@ -76,6 +76,17 @@ def complete_memories(
     return [CompletionItem(name) for name in MEMORIES if name.startswith(incomplete)]
 
 
+def complete_machines(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Machines."""
+    from click.shell_completion import CompletionItem
+
+    from emulator.machine import MACHINES
+
+    return [CompletionItem(name) for name in MACHINES if name.startswith(incomplete)]
+
+
 def complete_stops(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

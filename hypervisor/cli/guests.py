@@ -39,6 +39,8 @@ def traits(guest: Guest) -> str:
         words.append("paging")
     if guest.interrupts:
         words.append("interrupts")
+    if guest.machine != "pc":
+        words.append(f"machine {guest.machine}")
     return ", ".join(words)
 
 
@@ -54,6 +56,7 @@ def as_json(guest: Guest) -> dict[str, Any]:
         "interrupts": guest.interrupts,
         "status": guest.status,
         "ram": guest.ram,
+        "machine": guest.machine,
         "ticks": guest.ticks,
     }
 

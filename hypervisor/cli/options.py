@@ -29,6 +29,7 @@ class Number(click.ParamType):
 
 NUMBER = Number(0xFFFF_FFFF)
 TICKS = Number((1 << 63) - 1)
+PORT = Number(0xFFFF)
 
 
 class BareOptionCommand(click.Command):

@@ -32,6 +32,7 @@ class Loadable(NamedTuple):
     name: str
     what: str | bytes | Program
     image: Callable[[], bytes]
+    machine: str = "pc"  #: which of emulator.machine.MACHINES it is meant for
 
 
 def find_program(word: str, include: Sequence[str] = (), variant: str | None = None) -> Loadable:
@@ -74,7 +75,7 @@ def guest_program(name: str, variant: str | None = None) -> Loadable:
         return assemble_program(guest.source, guest.includes, {}, variant).elf()
 
     image = cached(f"{name}-{variant or 'plain'}-{key}.elf", assemble)
-    return Loadable(name, image, lambda: image)
+    return Loadable(name, image, lambda: image, guest.machine)
 
 
 def fingerprint(folders: Sequence[Path]) -> str:

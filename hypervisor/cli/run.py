@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from hypervisor.cli.complete import complete_memories, complete_programs, complete_techniques
-from hypervisor.cli.options import TICKS, BareOptionCommand
+from hypervisor.cli.complete import (
+    complete_machines,
+    complete_memories,
+    complete_programs,
+    complete_techniques,
+)
+from hypervisor.cli.options import PORT, TICKS, BareOptionCommand
 from hypervisor.cli.program import Loadable, find_program
 from hypervisor.cli.status import Stop, StopError
 from hypervisor.techniques import NATIVE, TECHNIQUES
 
 if TYPE_CHECKING:
     from emulator.machine import Machine
+    from hypervisor.cli.console import Runner
 
-MACHINES = ("pc", "apic")  # emulator.machine.MACHINES; a test compares
 DEFAULT_RAM = "64M"
 SWITCHES = (
     "--user",
@@ -52,7 +59,7 @@ class Options(NamedTuple):
     programs: tuple[str, ...]
     technique: str
     mmu: str | None
-    machine: str
+    machine: str | None
     ram: str
     kernel_args: str
     modules: tuple[str, ...]
@@ -66,8 +73,14 @@ class Options(NamedTuple):
     json: str | None
     stats: bool
     cost_model: str
+    cpu_vendor: str
     watch: bool
     timeline: str | None
+    disks: tuple[str, ...]
+    snapshot: bool
+    screen: bool
+    serial: str | None
+    gdb: int | None
 
 
 @click.command(cls=RunCommand, short_help="Run a guest program.")
@@ -101,14 +114,29 @@ class Options(NamedTuple):
 )
 @click.option(
     "--machine",
-    default="pc",
     metavar="M",
-    help="The machine: pc, or apic, which has local and I/O APIC besides.",
+    shell_complete=complete_machines,
+    help="The machine, pc or apic; the one a guest is meant for, or pc, if not given.",
 )
 @click.option("--ram", default=DEFAULT_RAM, metavar="SIZE", help=f"Memory ({DEFAULT_RAM}).")
 @click.option("--kernel-args", default="", metavar="STR", help="The kernel's command line.")
 @click.option(
     "--module", "modules", multiple=True, metavar="FILE", help="A multiboot module; repeatable."
+)
+@click.option(
+    *("--disk", "disks"),
+    multiple=True,
+    metavar="FILE[,index=N]",
+    help="A raw image as IDE disk N, 0 to 3: the lowest free if not given; repeatable.",
+)
+@click.option("--snapshot", is_flag=True, help="Keep what is written to disks in memory only.")
+@click.option(
+    "--screen",
+    is_flag=True,
+    help="Show the VGA's text screen; stdin is its keyboard. COM1 is not shown then.",
+)
+@click.option(
+    "--serial", type=click.Path(), metavar="FILE", help="Where COM1 writes, instead of stdout."
 )
 @click.option(
     "--initrd", metavar="FILE", help="Linux's initial RAM disk; else the first multiboot module."
@@ -149,10 +177,22 @@ class Options(NamedTuple):
     help="Write a page: guest, exits and hypervisor over machine time.",
 )
 @click.option(
+    "--gdb",
+    type=PORT,
+    metavar="PORT",
+    help="Wait for gdb at a port of this host, any free one for 0, before the first instruction.",
+)
+@click.option(
     "--cost-model",
     default="",
     metavar="NAME",
     help="The processor whose cycles machine time counts: pentium4, current.",
+)
+@click.option(
+    "--cpu-vendor",
+    default="",
+    metavar="NAME",
+    help="What CPUID calls the CPU's maker: 12 characters, as GenuineIntel.",
 )
 def command(**given: Any) -> int:
     """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, a Linux bzImage, or a
@@ -178,12 +218,17 @@ def check(options: Options) -> str | None:
     """What can be said before any file is read; returns the variant to assemble sources to."""
     if not options.programs:
         raise click.UsageError("expected a PROGRAM; `seventeen run hello` is one")
-    if options.machine not in MACHINES:
-        raise click.UsageError(f"no machine {options.machine!r}; there is {', '.join(MACHINES)}")
+    if options.machine is not None:
+        check_machine(options.machine)
     if options.cost_model:
         check_cost_model(options.cost_model)
-    if len(options.programs) > 1 and (options.watch or options.timeline):
-        raise click.UsageError("--watch and --timeline go with one PROGRAM")
+    if len(options.programs) > 1 and (options.watch or options.timeline or options.screen):
+        raise click.UsageError("--watch, --timeline and --screen go with one PROGRAM")
+    if len(options.programs) > 1 and options.gdb is not None:
+        raise click.UsageError("--gdb goes with one PROGRAM")
+    if options.watch and options.screen:
+        raise click.UsageError("--watch and --screen would both have the terminal")
+    check_disks(options)
     if options.technique == NATIVE:
         check_native(options)
         return None
@@ -201,6 +246,26 @@ def check(options: Options) -> str | None:
     except HypervisorError as error:
         raise click.UsageError(str(error)) from None
     return technique.variant
+
+
+def check_disks(options: Options) -> None:
+    """UsageError for disks that cannot be."""
+    if options.snapshot and not options.disks:
+        raise click.UsageError("--snapshot goes with --disk")
+    if options.disks:
+        from hypervisor.cli.disks import arrange
+
+        if len(options.programs) > 1:
+            raise click.UsageError("--disk goes with one PROGRAM: several would share the disk")
+        arrange(options.disks)
+
+
+def check_machine(name: str) -> None:
+    """UsageError for a machine that is none."""
+    from emulator.machine import MACHINES
+
+    if name not in MACHINES:
+        raise click.UsageError(f"no machine {name!r}; there is {', '.join(MACHINES)}")
 
 
 def check_cost_model(name: str) -> None:
@@ -244,20 +309,26 @@ def run(options: Options, program: Loadable) -> int:
 
     for path in filter(None, (options.json, options.timeline)):
         write_file(path, b"")  # better to hear now than after the run that it cannot be
-    with Console(options.trace_file) as console:
+    with (
+        Console(options.trace_file, serial_file(options)) as console,
+        opened_disks(options) as disks,
+    ):
         machine = build_machine(
             options,
+            program,
             console_in=console.source,
             console_out=console.write,
             debug_out=console.write_debug,
             trace_out=console.write_trace,
+            disks=disks,
+            typed=options.screen,
         )
         load(machine, options, program)
         gc.freeze()  # what is loaded stays: looking through it once would cost 4 ms
         gc.enable()
-        with observed(options, machine, program.name):
+        with observed(options, machine, program.name), debugged(options, machine) as runner:
             start = time.perf_counter()
-            result = console.run(machine, options.max_ticks)
+            result = console.run(runner, options.max_ticks)
             seconds = time.perf_counter() - start
     outcome = report.Outcome(program.name, options.technique, result, report.facts_of(machine))
     report.print_end(result, program.name)
@@ -266,6 +337,20 @@ def run(options: Options, program: Loadable) -> int:
     if options.json is not None:
         report.write_json(options.json, report.as_json(outcome, seconds))
     return result.status
+
+
+def serial_file(options: Options) -> str | None:
+    """Where COM1 writes; None for stdout, which is the screen's if there is one."""
+    return options.serial or (os.devnull if options.screen else None)
+
+
+def opened_disks(options: Options) -> Any:
+    """A context: the machine's disks."""
+    if not options.disks:
+        return contextlib.nullcontext([])
+    from hypervisor.cli import disks
+
+    return disks.opened_disks(options.disks, options.snapshot)
 
 
 @contextlib.contextmanager
@@ -282,6 +367,10 @@ def observed(options: Options, machine: Any, name: str) -> Iterator[None]:
                 write_file(path, page.encode())
 
             stack.enter_context(recorded(machine, name, options.technique, write))
+        if options.screen:
+            from hypervisor.cli.screen import showing
+
+            stack.enter_context(showing(machine))
         if options.watch:
             from hypervisor.cli.watch import watching
 
@@ -289,13 +378,35 @@ def observed(options: Options, machine: Any, name: str) -> Iterator[None]:
         yield
 
 
-def build_machine(options: Options, **streams: Any) -> Machine:
-    """The machine that the options ask for; `streams` are more of the machine's own arguments."""
+@contextlib.contextmanager
+def debugged(options: Options, machine: Machine) -> Iterator[Runner]:
+    """What runs the machine: itself, or gdb's session."""
+    if options.gdb is None:
+        yield machine
+        return
+    from hypervisor.gdb.server import Session, listen
+
+    try:
+        server = listen(options.gdb)
+    except OSError as error:
+        raise StopError(Stop.USAGE, f"--gdb {options.gdb}: {error.strerror}") from None
+    session = Session(machine, server)
+    print(f"waiting for gdb on {session.address}", file=sys.stderr, flush=True)
+    with contextlib.closing(session):
+        yield session
+
+
+def build_machine(options: Options, program: Loadable, **streams: Any) -> Machine:
+    """The machine that the options ask for, or else the program; `streams` are more of the
+    machine's own arguments."""
     from emulator.errors import MachineError
 
-    keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": options.machine}
+    machine = options.machine or program.machine
+    keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": machine}
     if options.cost_model:
         keywords["cost_model"] = options.cost_model
+    if options.cpu_vendor:
+        keywords["vendor"] = options.cpu_vendor
     if options.rtc:
         keywords["rtc"] = parse_date(options.rtc)
     if options.virtualizable:

@@ -109,11 +109,11 @@ def run_several(options: Options, programs: Sequence[Loadable]) -> int:
     if options.json is not None:
         write_file(options.json, b"")
     names = names_of(programs)
-    with Console(options.trace_file) as console:
+    with Console(options.trace_file, options.serial) as console:
         host = build_host(options, len(programs))
         streams = Streams(console, names)
         for name, program in zip(names, programs, strict=True):
-            vm = build_machine(options, host=host, **streams.arguments(name))
+            vm = build_machine(options, program, host=host, **streams.arguments(name))
             load(vm, options, program)
         gc.freeze()
         gc.enable()

@@ -218,7 +218,7 @@ def record(subject: Subject, *, max_ticks: int | None = None, user: bool = False
 
     user: what runs in ring 3 is translated as well.
     """
-    vm = VirtualMachine(technique=Translate(user=user), ram=subject.ram, console_in=subject.input)
+    vm = VirtualMachine(technique=Translate(user=user), **subject.options)
     assert isinstance(vm.technique, Translate)
     image = subject.image()
     vm.symbols = subject.symbols(image)

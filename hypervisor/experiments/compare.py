@@ -333,14 +333,13 @@ class _Runs:
 def machine_for(subject: Subject, column: Column | None, cost_model: str) -> Machine:
     """A machine for a subject, bare if there is no column; nothing is loaded yet."""
     if column is None:
-        return Machine(ram=subject.ram, console_in=subject.input, cost_model=cost_model)
+        return Machine(cost_model=cost_model, **subject.options)
     return VirtualMachine(
         technique=column.technique,
         mmu=column.mmu,
-        ram=subject.ram,
-        console_in=subject.input,
         virtualizable=column.virtualizable,
         cost_model=cost_model,
+        **subject.options,
     )
 
 

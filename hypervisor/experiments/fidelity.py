@@ -159,7 +159,7 @@ class _Reference:
 
     def start(self) -> NativeRun:
         """A new run from the beginning."""
-        run = native_run(self._image, ram=self._subject.ram, console_in=self._subject.input)
+        run = native_run(self._image, **self._subject.options)
         run.machine.symbols = self._symbols
         return run
 
@@ -180,10 +180,9 @@ def _compare(subject: Subject, column: Column, native: _Reference, image: Image)
         return VirtualRun(
             image,
             technique,
-            ram=subject.ram,
-            console_in=subject.input,
             virtualizable=column.virtualizable,
             mmu=column.mmu,
+            **subject.options,
         )
 
     # One tick more than native is enough to see that it goes on.

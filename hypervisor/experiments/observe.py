@@ -308,6 +308,29 @@ class Recorder:
             memory_read=reading("load", bus.memory_read),
             memory_write=writing("store", bus.memory_write),
         )
+        self._attach_blocks(board)
+
+    def _attach_blocks(self, board: Board) -> None:
+        """Elements that a device took many of at once: each is an access, a tick after another."""
+        bus, clock, log = board.bus, board.clock, self.accesses.append
+        read_block, write_block = bus.port_read_block, bus.port_write_block
+
+        def note(kind: str, port: int, size: int, data: bytes | memoryview) -> None:
+            for n in range(len(data) // size):
+                value = int.from_bytes(data[n * size : (n + 1) * size], "little")
+                log(Access(clock.now + n, kind, port, size, value))
+
+        def reading(port: int, size: int, count: int) -> bytes:
+            data = read_block(port, size, count)
+            note("in", port, size, data)
+            return data
+
+        def writing(port: int, size: int, data: memoryview) -> int:
+            done = write_block(port, size, data)
+            note("out", port, size, data[: done * size])
+            return done
+
+        vars(bus).update(port_read_block=reading, port_write_block=writing)
 
     def attach_machine(self, machine: Machine) -> None:
         """Listen to a bare machine's board and events; its -d traces fall silent."""

@@ -140,7 +140,7 @@ class Census:
 def record(subject: Subject, *, strict: bool = False, max_ticks: int | None = None) -> Found:
     """Run a program under the patcher, and see what was patched."""
     technique = Technique(strict=strict)
-    vm = VirtualMachine(technique=technique, ram=subject.ram, console_in=subject.input)
+    vm = VirtualMachine(technique=technique, **subject.options)
     image = subject.image()
     vm.load(image)
     symbols = subject.symbols(image)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from guests import GUESTS, LIB, Guest, find
 from hypervisor.errors import HypervisorError
@@ -41,6 +41,12 @@ class Subject:
     ticks: int = TICKS  #: a run that takes more is cut there
     input: bytes = b""
     kernel_args: str = ""  #: the command line of a multiboot kernel
+    machine: str = "pc"  #: which of emulator.machine.MACHINES
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments for the machine that it is meant for, bare or virtual."""
+        return {"ram": self.ram, "machine": self.machine, "console_in": self.input}
 
     @property
     def has_source(self) -> bool:
@@ -78,7 +84,15 @@ def variants(technique: str) -> tuple[str | None, str | None]:
 
 def of_guest(guest: Guest) -> Subject:
     """A guest of the manifest."""
-    return Subject(guest.name, guest.source, guest.includes, guest.ram, guest.ticks, guest.input)
+    return Subject(
+        guest.name,
+        guest.source,
+        guest.includes,
+        guest.ram,
+        guest.ticks,
+        guest.input,
+        machine=guest.machine,
+    )
 
 
 def find_subject(what: str | Path | Guest | Subject) -> Subject:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulator.core import TraceKind
 from emulator.loader import Program
 from emulator.result import Result
 from hypervisor.experiments.observe import PAGE, NativeRun, Observation, Recorder
@@ -35,8 +34,7 @@ class VirtualRun:
             technique=technique, ram=ram, console_in=console_in, **options
         )
         self.recorder = Recorder()
-        self.recorder.attach(self.machine.board)
-        self.machine.set_tracer(TraceKind.EVENT, self.recorder)
+        self.recorder.attach_machine(self.machine)
         self.machine.load(program)
         self.result: Result | None = None
 

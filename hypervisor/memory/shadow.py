@@ -33,7 +33,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from emulator.core import Access, Cpu
-from hypervisor.guest_memory import NO_FRAME, GuestMemory
+from hypervisor.guest_memory import GuestMemory
 from hypervisor.memory.base import GuestPaging
 from hypervisor.monitor import ACCESSED, DIRECTORY_INDEX, DIRTY, PRESENT, USER, WRITABLE
 
@@ -173,7 +173,7 @@ class ShadowPaging(GuestPaging):
         if walked is None:
             return Verdict.TRUE, self._cpu.walk_error
         page = walked.physical >> 12
-        if page in self._memory.devices and page not in self._memory.lent:
+        if self._memory.is_barred(page):
             return Verdict.DEVICE, 0
         if access & WRITE and page in self._traced:
             return Verdict.TRACED, 0
@@ -287,7 +287,7 @@ class ShadowPaging(GuestPaging):
     def _prefetch_flat(self, table: Table, index: int) -> None:
         for at in range(index + 1, min(index + 1 + PREFETCH, ENTRIES)):
             page = table.key.page + at
-            if at in table.writable or page in self._veiled or self._memory.frame(page) == NO_FRAME:
+            if at in table.writable or page in self._veiled or not self._memory.is_memory(page):
                 continue
             self._map(table, at, page, WRITABLE | USER)
 
@@ -359,7 +359,7 @@ class ShadowPaging(GuestPaging):
         return next(iter(tables)).frame
 
     def _protect(self, page: int) -> None:
-        if page in self._traced or self._memory.frame(page) == NO_FRAME:
+        if page in self._traced or not self._memory.is_memory(page):
             return
         self._traced.add(page)
         self._memory.watch(page, True)

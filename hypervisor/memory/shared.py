@@ -18,6 +18,7 @@ anybody else looks (`veil`, `unveil`). Veiled are
                                                   there through the virtual CPU
     entries of pages that the guest does not own  lead beyond all memory: reads are all ones
     4 MiB pages                                   tables of ours, where single pages may be traced
+    entries of devices' pages                     not present: the virtual CPU makes the access
     reserved bits, directories used as tables     not present
 
 What the veil forbids but the guest's tables allow, the virtual CPU does: it sees the tables as the
@@ -139,7 +140,7 @@ class SharedPaging(GuestPaging):
         else:
             self._check_extensions(bool(state.cr4 & CR4_PSE))
             frame = state.cr3 >> 12
-            if self._memory.frame(frame) == NO_FRAME:
+            if not self._memory.is_memory(frame):
                 frame = self._none
             else:
                 self._live = self._directories.get(frame) or self._pin(frame)
@@ -191,10 +192,10 @@ class SharedPaging(GuestPaging):
 
     def _admit_page(self, table: Typed, index: int, entry: int) -> Veil | None:
         page = entry >> 12
-        if self._extensions and entry & LARGE:
+        if (self._extensions and entry & LARGE) or self._memory.is_barred(page):
             return Veil.ABSENT
         if page >= self._memory.count:
-            return Veil.NOWHERE
+            return None if page in self._memory.lent else Veil.NOWHERE
         if not entry & WRITABLE:
             return None
         self._writers[page].add((table, index))
@@ -204,7 +205,7 @@ class SharedPaging(GuestPaging):
         page = entry >> 12
         if self._extensions and entry & LARGE:
             return Veil.ABSENT if entry & LARGE_RESERVED else Veil.SPLIT
-        if self._memory.frame(page) == NO_FRAME:  # its entries read as all ones
+        if not self._memory.is_memory(page):  # its entries read as all ones
             return Veil.ABSENT if self._extensions else Veil.NOWHERE
         if page in self._directories:
             return Veil.ABSENT
@@ -332,6 +333,8 @@ class SharedPaging(GuestPaging):
         return frame << 12 | ALL
 
     def _span_entry(self, page: int, rights: int) -> int:
+        if self._memory.is_barred(page):
+            return 0
         if page in self._traced:
             rights &= ~WRITABLE
         return self._memory.frame(page) << 12 | rights | PRESENT | USED
@@ -361,6 +364,8 @@ class SharedPaging(GuestPaging):
         if walked is None:
             return Verdict.TRUE, self._cpu.walk_error
         page = walked.physical >> 12
+        if self._memory.is_barred(page):
+            return Verdict.DEVICE, 0
         if access & WRITE and page in self._traced:
             typed = self._typed(page)
             if typed is not None:
@@ -411,7 +416,7 @@ class SharedPaging(GuestPaging):
 
     def _protect(self, page: int) -> None:
         """From now on no entry maps the page writable."""
-        if page in self._traced or self._memory.frame(page) == NO_FRAME:
+        if page in self._traced or not self._memory.is_memory(page):
             return
         self._traced.add(page)
         self._memory.watch(page, True)

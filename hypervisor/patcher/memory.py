@@ -7,6 +7,7 @@ there is none, nothing can be patched any more but by INT3 and the hypervisor.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.translator import layout
@@ -32,6 +33,7 @@ class PatchMemory:
         self._starts: list[int] = []
         self._patches: dict[int, Patch] = {}  #: by start
         self.taken_back = 0  #: bytes
+        self.on_placed: Callable[[Patch], object] = lambda patch: None  #: a debugger's
 
     def holds(self, linear: int) -> bool:
         """Is a linear address in patch memory?"""
@@ -58,6 +60,7 @@ class PatchMemory:
             code[link.displacement : after] = distance.to_bytes(DISPLACEMENT, "little")
         self._pages.write(start, bytes(code))
         self._pages.set_weights(start, size, patch.weightless)
+        self.on_placed(patch)
 
     def free(self, patch: Patch) -> None:
         """Take a patch's room back."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MOST_RUN: Final = 200  #: instructions that are read to see whether they are code
 ENOUGH: Final = 8  #: so many in a row are code, if x87 ends them, which raises #NM or #UD
 X87: Final = range(0xD8, 0xE0)
+X87_STARTS: Final = frozenset(bytes([opcode]) for opcode in X87)
 MOST_ENTRIES: Final = 1024  #: of a table that is looked at
 MOST_ZEROS: Final = 8  #: instructions in a row without a bit set: data, not code
 WORD: Final = 4
@@ -136,8 +137,8 @@ class Scanner:
             instruction = None if source is None else decode_at(source, 0, eip)
             if instruction is None or isinstance(instruction, DecodeError):
                 return count >= ENOUGH and source is not None and source.code[0] in X87
-            if instruction.row.body == "wait":
-                return False  # kernels have it seldom, data as often as any other byte
+            if instruction.row.body == "wait":  # for an x87 instruction, or it is none
+                return count >= ENOUGH and source is not None and source.code[1:2] in X87_STARTS
             if not any(instruction.bytes):
                 return called and count > 0  # nothing has been put there
             if instruction.row.id in _ENDS:

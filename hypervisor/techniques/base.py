@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypervisor.errors import HypervisorError
+from hypervisor.segments import CS
 from isa.paravirt import HYPERVISOR
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from isa.sites import Site
 
 USER: int = 3
+#: Base of a guest's CS, linear address of the code, and the guest's EIPs -> offsets in it.
+Placed = Callable[[int, int, "Mapping[int, int]"], object]
 
 
 class Technique:
@@ -103,6 +106,26 @@ class Technique:
         """Is generated code at this linear address?"""
         del address
         return False
+
+    def position(self, vm: VirtualMachine) -> tuple[int, int]:
+        """Base of CS, and EIP, of the guest's instruction that the real CPU is at."""
+        return vm.real.seg[CS].base, vm.real.eip
+
+    def stands_for(self, vm: VirtualMachine, linear: int) -> Iterable[int]:
+        """Linear addresses where code of ours does what the guest's instruction at one would do."""
+        del vm, linear
+        return ()
+
+    def on_placed(self, listen: Placed) -> None:
+        """Have new code of that kind told of, when it is in its place and has not run yet."""
+
+    def is_own_access(self, vm: VirtualMachine, eip: int) -> bool:
+        """Is what the real CPU's instruction at an EIP accesses no affair of the guest's?"""
+        del vm, eip
+        return False
+
+    def storing(self, vm: VirtualMachine, physical: int) -> None:
+        """Somebody is about to store at a guest-physical address, for whom nothing will fault."""
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         """A traced guest page has been written to."""

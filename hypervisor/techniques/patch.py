@@ -13,7 +13,7 @@ sees what stands there: the kernel, and ring 3 once it has come to execute code 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind, ffi
@@ -27,7 +27,7 @@ from hypervisor.patcher.memory import PatchMemory
 from hypervisor.patcher.patches import CROSSES, DOWNGRADED, FULL, INT3, SHARED, Patches
 from hypervisor.patcher.scanner import GATE, Scanner
 from hypervisor.segments import BIG, CS, SS
-from hypervisor.techniques.base import USER, Technique
+from hypervisor.techniques.base import USER, Placed, Technique
 from hypervisor.translator import layout
 from hypervisor.translator.builder import code_page
 from hypervisor.translator.engine import CONTROLS, CONTROLS_AT
@@ -37,6 +37,7 @@ from isa.errors import DecodeError
 from isa.paravirt import VCPU_AREA_BYTES, VCPU_PAGE
 
 if TYPE_CHECKING:
+    from hypervisor.patcher.patches import Patch as PatchCode
     from hypervisor.vm import VirtualMachine
 
 DEBUG: Final = 1
@@ -180,6 +181,27 @@ class Patch(Technique):
         first = linear & -PAGE
         found = (vm.page_of(first + number * PAGE & 0xFFFF_FFFF) for number in (-1, 0, 1))
         self.hidden += self.coherence.put_back({page for page in found if page is not None})
+
+    def position(self, vm: VirtualMachine) -> tuple[int, int]:
+        base, eip = super().position(vm)
+        return base, self._guest_eip(eip)
+
+    def stands_for(self, vm: VirtualMachine, linear: int) -> Iterator[int]:
+        del vm
+        eip = linear - self.scanner.context.base & 0xFFFF_FFFF
+        for patch in self.patches.by_eip.values():
+            if patch.start and eip in patch.inside:
+                yield patch.start + patch.inside[eip]
+
+    def on_placed(self, listen: Placed) -> None:
+        def placed(patch: PatchCode) -> None:
+            listen(self.scanner.context.base, patch.start, patch.inside)
+
+        self.memory.on_placed = placed
+
+    def storing(self, vm: VirtualMachine, physical: int) -> None:
+        del vm
+        self.coherence.before_store(physical)
 
     def written(self, vm: VirtualMachine, page: int) -> None:
         del vm

@@ -9,14 +9,14 @@ too. Adams and Agesen (2006) is the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from emulator.core import EventKind
 from hypervisor.emulate import EFLAGS_RF, EMULATED, Trapped
 from hypervisor.outcome import Outcome
 from hypervisor.segments import SS
-from hypervisor.techniques.base import USER, Technique
+from hypervisor.techniques.base import USER, Placed, Technique
 from hypervisor.translator import layout
 from hypervisor.translator.cache import DEFAULT_BYTES
 from hypervisor.translator.engine import Translator
@@ -102,6 +102,35 @@ class Translate(Technique):
 
     def holds(self, address: int) -> bool:
         return self._cache.holds(address)
+
+    def position(self, vm: VirtualMachine) -> tuple[int, int]:
+        eip = vm.real.eip
+        if not (vm.in_kernel or self.user) or not self._cache.holds(eip):
+            return super().position(vm)
+        space = self._cache.unit_at(eip).space
+        assert space is not None
+        return space.context.base, self._cache.place(eip).eip
+
+    def stands_for(self, vm: VirtualMachine, linear: int) -> Iterator[int]:
+        del vm
+        for unit in self._cache:
+            if unit.space is not None:
+                offset = unit.inside.get(linear - unit.space.context.base & 0xFFFF_FFFF)
+                if offset is not None:
+                    yield unit.start + offset
+
+    def on_placed(self, listen: Placed) -> None:
+        def placed(unit: Unit) -> None:
+            assert unit.space is not None
+            listen(unit.space.context.base, unit.start, unit.inside)
+
+        self._cache.on_placed = placed
+
+    def is_own_access(self, vm: VirtualMachine, eip: int) -> bool:
+        if not (vm.in_kernel or self.user) or not self._cache.holds(eip):
+            return False
+        place = self._cache.place(eip)
+        return place.check or place.gate
 
     def gate(self, vm: VirtualMachine, low: int, high: int) -> tuple[int, int] | None:
         del vm

@@ -53,6 +53,7 @@ class Cache:
         self.targeted = 0  #: entries of TARGETS that were led to a unit
         self.on_lost_gate: Callable[[], None] = lambda: None
         self.on_added: Callable[[Unit], object] = lambda unit: None
+        self.on_placed: Callable[[Unit], object] = lambda unit: None  #: a debugger's
         self._next = layout.CODE
         self._miss = self._lay_miss()
         for of_user in (False, True) if user else (False,):
@@ -123,6 +124,7 @@ class Cache:
         for page in unit.pages:
             self.of_page[page].add(unit)
         self.on_added(unit)
+        self.on_placed(unit)
         if unit.is_gate:
             unit.active = True
             return

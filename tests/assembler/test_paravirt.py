@@ -309,7 +309,7 @@ def test_jumps_across_sites_keep_layouts_equal(seed: int) -> None:
 @each_guest
 def test_the_twin_prints_what_the_guest_does(guest: Guest) -> None:
     program = assemble_file(guest.source, include=guest.includes, paravirt=NATIVE)
-    machine = Machine(ram=guest.ram, console_in=guest.input)
+    machine = Machine(**guest.options)
     machine.load(program.elf())
     result = machine.run(max_ticks=guest.ticks)
     assert result.stop == Stop.POWERED_OFF, result.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 
 from emulator.machine import MACHINES
 from guests import find
-from hypervisor.cli import run
 from tests.cli.support import COMMAND, TIME_LIMIT, environment, leave_with, seventeen, write_source
 
 #: Sends what COM1 receives back, each byte plus one, until it receives a zero byte.
@@ -48,11 +48,26 @@ def test_an_elf(tmp_path: Path) -> None:
     assert (done.status, done.output, done.errors) == (0, find("hello").prints, "")
 
 
-@pytest.mark.parametrize("name", ["hello", "echo", "rings", "os"])
+@pytest.mark.parametrize("name", ["hello", "echo", "rings", "os", "os_apic"])
 def test_a_guest_by_name(name: str) -> None:
     guest = find(name)
     done = seventeen("run", name, typed=guest.input)
     assert (done.status, done.output) == (guest.status, guest.prints)
+
+
+def test_a_guest_runs_on_its_own_machine_unless_told() -> None:
+    """The pc has no MP table, which the guest says before it ends."""
+    done = seventeen("run", "os_apic", "--machine", "pc")
+    assert (done.status, done.output) == (60, b"no MP table, or none that holds\n")
+    done = seventeen("run", "hello", "--machine", "apic")
+    assert (done.status, done.output) == (0, find("hello").prints)
+
+
+def test_all_machines_are_named() -> None:
+    help_text = seventeen("run", "--help").output.decode()
+    found = re.search(r"--machine M +The machine, ([\w ]+);", help_text)
+    assert found
+    assert tuple(found[1].split(" or ")) == MACHINES
 
 
 def test_a_guest_is_assembled_once(tmp_path: Path) -> None:
@@ -232,7 +247,6 @@ def test_an_initrd_is_a_multiboot_kernels_first_module(tmp_path: Path) -> None:
 
 
 def test_the_apic_machine_has_mp_tables(tmp_path: Path) -> None:
-    assert run.MACHINES == MACHINES
     source = write_source(tmp_path, "mov al, [0xF0001]\nand al, 63\nout 0xF4, al")
     assert seventeen("run", source, "--machine", "apic").status == ord("M") & 63
     assert seventeen("run", source).status == 0

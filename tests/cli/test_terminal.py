@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hypervisor.cli.terminal import Keys, QuitRequest
-from tests.cli.support import COMMAND, TIME_LIMIT, environment, write_source
+from tests.cli.support import COMMAND, ROOT, TIME_LIMIT, environment, write_source
 
 #: Prints R when it runs, then each byte that it receives, in hexadecimal.
 SHOW_BYTES = """
@@ -75,15 +75,16 @@ HALT = """
 class Session:
     """`seventeen run` on a terminal of its own."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *options: str, path: str = "") -> None:
+        """path: a folder that Python looks for modules in, too."""
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen(
-            [*COMMAND, "run", str(source)],
+            [*COMMAND, "run", *options, str(source)],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
-            env=environment(),
+            env=environment(PYTHONPATH=f"{ROOT}:{path}"),
             start_new_session=True,
         )
         self.seen = b""
@@ -181,3 +182,16 @@ def test_keys_typed_in_pieces() -> None:
     assert keys.filter(b"\x01q\x01") == b""
     with pytest.raises(QuitRequest):
         keys.filter(b"X")
+
+
+def test_ctrl_a_x_ends_the_wait_for_gdb(tmp_path: Path) -> None:
+    """The guest has not begun, and nobody else reads what is typed."""
+    opened = Session(write_source(tmp_path, SPIN), "--gdb", "0")
+    try:
+        opened.expect(b"waiting for gdb on 127.0.0.1:")
+        opened.type(b"\x01x")
+        assert opened.wait() == 71
+        assert opened.settings == opened.before
+        opened.expect(b"ended by Ctrl-A X")
+    finally:
+        opened.close()

@@ -19,7 +19,7 @@ from guests import find
 from isa import assemble_file
 from tests.core.lab import DATA, Lab
 
-GUESTS = ("clock", "os", "rings")
+GUESTS = ("clock", "os", "os_apic", "rings")
 CUTS = 25
 
 
@@ -31,9 +31,9 @@ def image(name: str) -> bytes:
 
 def machine_for(name: str, trace: list[str] | None = None, source: Any = None) -> Machine:
     guest = find(name)
+    options = guest.options | ({} if source is None else {"console_in": source})
     machine = Machine(
-        ram=guest.ram,
-        console_in=guest.input if source is None else source,
+        **options,
         trace="" if trace is None else "int",
         trace_out=(lambda line: None) if trace is None else trace.append,
     )

@@ -21,6 +21,8 @@ class FakePlatform:
         #: What `request_input` finds: bytes, b"" for the end, None for nothing yet.
         self.source: deque[bytes | None] = deque()
         self.requests = 0
+        self.messages: list[dict[str, int]] = []
+        self.takes_messages = True
 
     @property
     def now(self) -> int:
@@ -39,6 +41,10 @@ class FakePlatform:
 
     def set_interrupt(self, level: bool) -> None:
         self.interrupt = level
+
+    def send_message(self, **message: int) -> bool:
+        self.messages.append(message)
+        return self.takes_messages
 
     def request_input(self, device: str) -> None:
         assert self.device is not None

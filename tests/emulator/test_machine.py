@@ -436,13 +436,22 @@ def test_loading_again_starts_from_nothing():
 
 
 def test_the_hole_below_one_mebibyte_is_no_memory():
-    assert run("mov dword [0xb8000], 0\nmov eax, [0xb8000]\nhlt").registers.eax == 0xFFFFFFFF
+    for address in (0xA0000, 0xB7FFC, 0xC0000, 0xFFFFC):
+        text = f"mov dword [{address}], 0\nmov eax, [{address}]\nhlt"
+        assert run(text).registers.eax == 0xFFFFFFFF
     machine = Machine(ram="4M")
     machine.memory.write(0x9FFFE, b"abcdef")
     assert machine.memory.read(0x9FFFE, 4) == b"ab\xff\xff"
     assert machine.memory.read(0xFFFFE, 4) == b"\xff\xff\0\0"
     assert (machine.memory.u8(0x9FFFE), machine.memory.u16(0x9FFFE)) == (0x61, 0x6261)
     assert machine.memory.u32(0xFFFFFFFC) == 0xFFFFFFFF
+
+
+def test_but_the_screens_is():
+    for address in (0xB8000, 0xBFFFC):
+        text = f"mov ebx, [{address}]\nmov dword [{address}], 5\nmov eax, [{address}]\nhlt"
+        registers = run(text).registers
+        assert (registers.ebx, registers.eax) == (0x07200720, 5)
 
 
 @given(st.lists(st.integers(1, 4_000_000), min_size=1, max_size=4, unique=True))

@@ -61,7 +61,7 @@ def test_a_loop_is_counted(tmp_path: Path) -> None:
 def native_counts(name: str) -> Counter[int]:
     """How often the bare machine executes the instruction at each address."""
     subject, counts = find_subject(name), Counter[int]()
-    machine = Machine(ram=subject.ram, console_in=subject.input)
+    machine = Machine(**subject.options)
     machine.load(subject.image())
     tick = 0
     while machine.run(max_ticks=tick).stop.name == "OUT_OF_TICKS":

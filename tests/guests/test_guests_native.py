@@ -18,7 +18,7 @@ each_guest = pytest.mark.parametrize("guest", GUESTS, ids=lambda guest: guest.na
 
 def run(guest: Guest, program: Path | bytes, virtualizable: bool = False) -> Result:
     """A run of `program`, which is some form of `guest`, within the manifest's ticks."""
-    machine = Machine(ram=guest.ram, console_in=guest.input, virtualizable=virtualizable)
+    machine = Machine(**guest.options, virtualizable=virtualizable)
     machine.load(program)
     return machine.run(max_ticks=guest.ticks)
 

@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 #: Twice what the longest session here takes; most of it is programs that only spin.
 TICKS = 500_000_000
 READY = "os: ready, try help\n"
+#: What stands before it where there are APICs.
+APICS = find("os_apic").prints.decode().partition("\n")[0] + "\n"
 
 
-@pytest.fixture(params=["native", "qemu"])
+@pytest.fixture(params=["native", "apic", "qemu"])
 def session(
     request: pytest.FixtureRequest, build_elf: Callable[[Guest], Path]
 ) -> Callable[..., tuple[str, int | None]]:
     """Returns a function from what is typed to what is printed after the greeting, and status."""
-    image = build_elf(find("os"))
+    guest = find("os_apic" if request.param == "apic" else "os")
+    image = build_elf(guest)
 
     def native(typed: bytes, ram: str) -> tuple[bytes, int | None]:
-        machine = Machine(ram=ram, console_in=typed)
+        machine = Machine(ram=ram, machine=guest.machine, console_in=typed)
         machine.load(image)
         result = machine.run(max_ticks=TICKS)
         assert result.stop == Stop.POWERED_OFF, result.reason
@@ -42,11 +45,11 @@ def session(
         outcome = run(image, typed, ram=ram)
         return outcome.output, outcome.status
 
-    play = {"native": native, "qemu": qemu}[request.param]
+    play = qemu if request.param == "qemu" else native
 
     def session(typed: str, ram: str = "16M") -> tuple[str, int | None]:
         output, status = play(typed.encode(), ram)
-        return output.decode().removeprefix(READY), status
+        return output.decode().removeprefix(APICS).removeprefix(READY), status
 
     return session
 

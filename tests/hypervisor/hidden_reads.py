@@ -238,7 +238,8 @@ OTHER_SPACES: Final[dict[str, str]] = {
         mov ebx, [0x501000]             ; not known to be code
         mov edi, directory
         mov cr3, edi
-        mov esi, 0x501000
+        mov esi, 0x500FFF
+        inc esi                         ; nor known then
         call esi
         mov cr3, edx
         call esi

@@ -7,6 +7,7 @@
     requested trap                        somebody asks the machine to stop
     restored trap                         a machine becomes another one
     refused trap                          a kernel that goes to ring 1
+    lent translate                        a kernel that lives by its local APIC (test_apic.py)
     session paravirt                      the small operating system, and what is typed to it
     shared 17                             that kernel under paravirt, with shared page tables
     tables 17                             an attack on these (table_attacks.py)
@@ -18,6 +19,7 @@ finds them. Read mutants.py for what they are to kill.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,6 +28,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from emulator import Machine
 from emulator.core import Cpu
 from emulator.result import Stop
 from guests import find
@@ -35,6 +38,9 @@ from hypervisor.vm import VirtualMachine
 from isa import Program, assemble, assemble_file
 from isa.paravirt import VARIANTS
 from tests.core.world import Setup
+from tests.hypervisor.apic_guest import PROGRAM as APIC_GUEST
+from tests.hypervisor.apic_guest import RAM as APIC_RAM
+from tests.hypervisor.apic_guest import TICKS as APIC_TICKS
 from tests.hypervisor.hostile import setups
 from tests.hypervisor.kernel_guests import MAX_TICKS, RAM, GuestProgram, KernelGuest, random_guest
 from tests.hypervisor.table_attacks import attack as table_attack
@@ -163,7 +169,20 @@ def session(technique: str) -> str:
     return str(compare(this.native, run.observe(), sites=this.sites) or "")
 
 
+def lent(technique: str) -> str:
+    """How a kernel's run differs that is lent the real CPU's local APIC."""
+    results = []
+    for machine in (
+        Machine(ram=APIC_RAM, machine="apic"),
+        VirtualMachine(technique=technique, ram=APIC_RAM, machine="apic"),
+    ):
+        machine.load(APIC_GUEST)
+        results.append(machine.run(APIC_TICKS)._replace(exits=Counter(), cycles=0))
+    return "" if results[0] == results[1] else str(results[1])
+
+
 SPECIAL: Final = {
+    "lent": lent,
     "requested": requested,
     "restored": restored,
     "refused": refused,

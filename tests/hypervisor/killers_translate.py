@@ -101,7 +101,7 @@ def manifest_case(name: str) -> tuple[Program, Observation]:
     """The same of a guest of the manifest."""
     guest = find(name)
     program = assemble_file(guest.source, include=guest.includes)
-    native = NativeRun(program, ram=guest.ram, console_in=guest.input)
+    native = NativeRun(program, **guest.options)
     native.run(guest.ticks)
     return program, native.observe()
 
@@ -148,7 +148,7 @@ def _differs(killer: Killer) -> str:
 
 def _manifest_differs(name: str) -> str:
     guest, (program, native) = find(name), manifest_case(name)
-    vm = VirtualMachine(ram=guest.ram, technique="translate", console_in=guest.input)
+    vm = VirtualMachine(technique="translate", **guest.options)
     run = MachineRun(vm, program)
     run.run(guest.ticks)
     return str(compare(native, run.observe()) or "")

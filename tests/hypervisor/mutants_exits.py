@@ -41,16 +41,22 @@ def _only_retire(vm: VirtualMachine, trapped: Trapped) -> bool:
 
 #: Entries whose removal nobody notices.
 _NEEDLESS_EVENTS: Final[dict[int, str]] = {}
+_A_DEBUGGER: Final = "only a debugger has any: test_gdb_machine.py"
+_DEBUGGERS: Final[dict[int, str]] = {
+    ExitReason.BREAKPOINT: _A_DEBUGGER,
+    ExitReason.WATCHPOINT: _A_DEBUGGER,
+}
 
 
 def _handlers() -> list[Mutant]:
     rows = []
     for reason in EXITS:
         name = ExitReason(reason).name
-        rows.append(Mutant(f"exits: no handler of {name}", without(EXITS, reason)))
+        survives = _DEBUGGERS.get(reason, "")
+        rows.append(Mutant(f"exits: no handler of {name}", without(EXITS, reason), survives))
         if EXITS[reason] is not exits._resume:
             idle = entry(EXITS, reason, _do_nothing)
-            rows.append(Mutant(f"exits: {name} does nothing", idle))
+            rows.append(Mutant(f"exits: {name} does nothing", idle, survives))
     for vector in EVENTS:
         survives = _NEEDLESS_EVENTS.get(vector, "")
         rows.append(
@@ -212,8 +218,8 @@ _LOOP: Final = [
     _loop("a retired instruction leaves the debug shadow", _retired(_but("debug_shadow"))),
     _loop("everybody is in the kernel", edit(_VM.in_kernel.fget, "cpl[0] != 3", "True")),
     _loop("nobody is in the kernel", edit(_VM.in_kernel.fget, "cpl[0] != 3", "False")),
-    _loop("interrupts wait for ever", edit(_VM._run_to_exit, "if self._interrupt_line[0]:",
-                                           "if False:")),
+    _loop("interrupts wait for ever", edit(_VM._run_to_exit, "if self._interrupt_line[0] and",
+                                           "if False and")),
     _loop("interrupts come whatever the virtual IF",
           edit(_VM._run_to_exit, "if state.eflags & EFLAGS_IF:", "if True:")),
     _loop("the virtual IF of a paravirtual kernel is old",
@@ -244,7 +250,7 @@ _LOOP: Final = [
           edit(_VM._reflect, "event.error)", "None)")),
     _loop("triple faults are ignored", edit(_VM._reflect, "if again:", "if False:")),
     _loop("interpreted instructions have the clock of before",
-          edit(Scratch._execute, "vm.board.clock.now = tick", "pass")),
+          edit(Scratch._execute, "vm.board.clock.now = state.tick", "pass")),
     _loop("interpretation takes one exit",
           edit(Scratch._execute, "if why == DEADLINE:", "if True:")),
     _loop("interpretation does not leave the real CPU",

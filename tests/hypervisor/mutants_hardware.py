@@ -123,7 +123,7 @@ MUTANTS: Final = [
     ),
     HardwareMutant(
         "exits: a traced store is a fault",
-        edit(exits._guest_event, "if verdict is Verdict.TRACED:", "if False:"),
+        edit(exits._guest_event, "if verdict is not Verdict.TRUE:", "if False:"),
         "shadow: 0",
     ),
     HardwareMutant(

@@ -54,6 +54,8 @@ NOT_CARRIED: Final = {
     "large_pages": "is the TLB's of each CPU",
     "intercepts": "are the real CPU's alone",
     "trace": "is nothing that a guest can see",
+    "timer_due": "comes along with the local APIC where that is lent; test_apic.py",
+    "apic": "comes along where it is lent; test_apic.py",
 }
 
 #: Rows that nobody notices, by name.

@@ -17,7 +17,7 @@ from emulator.result import Result
 from guests import LIB
 from hypervisor.errors import HypervisorError
 from hypervisor.guest_mode import GuestMode
-from hypervisor.host import Host
+from hypervisor.host import Host, run_turn
 from hypervisor.memory.nested import GROUP
 from hypervisor.monitor import DIRTY
 from hypervisor.techniques import TECHNIQUES
@@ -321,7 +321,7 @@ def test_it_shares_a_host_with_a_deprivileged_guest(mmu: str) -> None:
         VirtualMachine(source, technique, chosen, ram=RAM, host=host)
     waiting = list(host.machines)
     while waiting:  # shorter turns than anybody would take
-        waiting = [vm for vm in waiting if not vm.run_turn(500, 50_000)]
+        waiting = [vm for vm in waiting if not run_turn(vm, 500, 50_000)]
     assert [vm.result().status for vm in host.machines] == [3, 3, 3]
     assert len({vm.result().ticks for vm in host.machines}) == 1
 

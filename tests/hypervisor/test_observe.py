@@ -144,7 +144,7 @@ def test_more_events_than_the_ring_holds() -> None:
 def test_the_same_run_is_equal_and_watching_changes_nothing(name: str) -> None:
     guest = find(name)
     image = assemble_file(guest.source, include=guest.includes).elf()
-    runs = [NativeRun(image, ram=guest.ram, console_in=guest.input) for _ in range(2)]
+    runs = [NativeRun(image, **guest.options) for _ in range(2)]
     results = [run.run(guest.ticks) for run in runs]
     assert results[0].output == guest.prints
     assert compare(runs[0].observe(), runs[1].observe()) is None

@@ -24,8 +24,8 @@ from tests.hypervisor.shares import LEAKS, most_interpreted
 
 #: Asks whether somebody answers.
 ASKS = "hypercalls"
-FAST = ("hello", "selfmod", "rings", "clock", "kprobe_mov_to_segment", "kprobe_pop_segment",
-        "kprobe_iret")  # fmt: skip
+FAST = ("hello", "selfmod", "rings", "clock", "os_apic", "kprobe_mov_to_segment",
+        "kprobe_pop_segment", "kprobe_iret")  # fmt: skip
 
 
 def in_tiers(guests: list[Guest]) -> list[object]:
@@ -38,7 +38,7 @@ def in_tiers(guests: list[Guest]) -> list[object]:
 
 def both(guest: Guest, mmu: str) -> Both:
     images = (assemble_file(guest.source, include=guest.includes, paravirt=v) for v in VARIANTS)
-    return Both(Pair(*images), mmu=mmu, ram=guest.ram, console_in=guest.input)
+    return Both(Pair(*images), mmu=mmu, **guest.options)
 
 
 # -- The guests ------------------------------------------------------------------------------------

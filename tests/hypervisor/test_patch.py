@@ -29,7 +29,7 @@ from tests.hypervisor.shares import LEAKS, most_interpreted
 
 RAM = "4M"
 #: What takes more than a second.
-SLOW = frozenset({"os", "echo"})
+SLOW = frozenset({"os", "os_apic", "echo"})
 #: Accessed bits of pages of code are masked, and here any page may have code.
 ANY_PAGE = frozenset(range(0, 64 << 20, 4096))
 
@@ -267,9 +267,9 @@ def test_room_is_given_back() -> None:
 
 def manifest_difference(guest: Guest, technique: str) -> Difference | None:
     program = assemble_file(guest.source, include=guest.includes)
-    native = NativeRun(program, ram=guest.ram, console_in=guest.input)
+    native = NativeRun(program, **guest.options)
     native.run(guest.ticks)
-    vm = VirtualMachine(ram=guest.ram, technique=technique, console_in=guest.input)
+    vm = VirtualMachine(technique=technique, **guest.options)
     run = MachineRun(vm, program)
     run.run(guest.ticks)
     assert vm.real.retired_cpl0 == 0
@@ -305,7 +305,7 @@ def test_patch_and_translate_agree(guest: Guest) -> None:
     seen = []
     program = assemble_file(guest.source, include=guest.includes)
     for technique in ("patch", "translate --user"):
-        vm = VirtualMachine(ram=guest.ram, technique=technique, console_in=guest.input)
+        vm = VirtualMachine(technique=technique, **guest.options)
         run = MachineRun(vm, program)
         run.run(guest.ticks)
         seen.append(replace(run.observe(), code=ANY_PAGE))

@@ -30,8 +30,8 @@ from tests.hypervisor.shares import LEAKS, most_interpreted
 from tests.hypervisor.twins import run_twins
 
 #: Guests that take a second or more where their kernels are interpreted, or at all.
-SLOW_INTERPRETED = frozenset({"fibonacci", "matrix", "crc32", "echo", "sha256", "os"})
-SLOW_TRAPPED = frozenset({"echo", "os"})
+SLOW_TRAPPED = frozenset({"echo", "os", "os_apic"})
+SLOW_INTERPRETED = SLOW_TRAPPED | {"fibonacci", "matrix", "crc32", "sha256"}
 #: Of the probes, in ring 3 and in the kernel, the fast tier has these.
 FAST_PROBES = ("pushf", "popf", "mov_to_segment", "far_return", "iret", "int_n", "lsl")
 
@@ -50,19 +50,13 @@ def image(guest: Guest) -> bytes:
 
 @cache
 def native(guest: Guest) -> Run:
-    machine = Machine(ram=guest.ram, console_in=guest.input)
+    machine = Machine(**guest.options)
     machine.load(image(guest))
     return Run(machine.run(guest.ticks), dict(machine.memory.pages()))
 
 
 def virtual(guest: Guest, technique: str, virtualizable: bool) -> VirtualMachine:
-    return VirtualMachine(
-        image(guest),
-        technique,
-        ram=guest.ram,
-        console_in=guest.input,
-        virtualizable=virtualizable,
-    )
+    return VirtualMachine(image(guest), technique, virtualizable=virtualizable, **guest.options)
 
 
 def check_same(guest: Guest, technique: str, virtualizable: bool) -> VirtualMachine:
@@ -136,14 +130,14 @@ def test_the_virtual_cpu_takes_hardly_any_instruction(guest: Guest) -> None:
 
 @cache
 def observed(guest: Guest) -> Observation:
-    run = NativeRun(image(guest), ram=guest.ram, console_in=guest.input)
+    run = NativeRun(image(guest), **guest.options)
     run.run(guest.ticks)
     return run.observe()
 
 
 def check_observed(guest: Guest, technique: str | Technique, mmu: str | None = None) -> Any:
     """Hold a guest to its native run by the definition of fidelity; the machine."""
-    vm = VirtualMachine(technique=technique, mmu=mmu, ram=guest.ram, console_in=guest.input)
+    vm = VirtualMachine(technique=technique, mmu=mmu, **guest.options)
     run = MachineRun(vm, image(guest))
     result = run.run(guest.ticks)
     assert result.stop is Stop.POWERED_OFF, result.reason
@@ -180,7 +174,7 @@ def test_translate_is_faithful_to_unmodified_kernels(guest: Guest) -> None:
     check_translated(guest, Translate())
 
 
-@each(list(GUESTS), frozenset({"echo", "os"}))
+@each(list(GUESTS), SLOW_TRAPPED)
 def test_translate_with_user_code_is_faithful_to_all(guest: Guest) -> None:
     check_translated(guest, Translate(user=True))
 
@@ -197,7 +191,7 @@ def test_translate_is_faithful_with_any_switch(options: dict[str, Any], guest: G
 
 
 @pytest.mark.parametrize("mmu", Hardware.memories)
-@each(list(GUESTS), frozenset({"echo", "os"}))
+@each(list(GUESTS), SLOW_TRAPPED)
 def test_hardware_is_faithful_to_all(guest: Guest, mmu: str) -> None:
     check_observed(guest, "hardware", mmu)
 
