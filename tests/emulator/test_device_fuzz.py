@@ -86,10 +86,10 @@ def answer_to(machine: Machine, deed: Deed) -> object:
         case "out":
             return bus.port_write(address, size, kept)
         case "ins":
-            return read_elements(bus, machine.board.clock, address, size, value % 40)
+            return read_elements(machine.board, address, size, value % 40)
         case "outs":
             data = (IMAGE * 2)[value % 999 :][: size * (value % 40)]
-            return write_elements(bus, machine.board.clock, address, size, data)
+            return write_elements(machine.board, address, size, memoryview(data))
         case "load":
             answer = bus.memory_read(address, size)
             assert 0 <= answer < 1 << 8 * size
