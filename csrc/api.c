@@ -191,8 +191,13 @@ Cpu *cpu_new(Machine *machine) {
     cpu->machine = machine;
     cpu->next = machine->cpus;
     machine->cpus = cpu;
+    cpu_set_vendor(cpu, (const u8 *)"SeventeenCPU");
     cpu_reset(cpu);
     return cpu;
+}
+
+void cpu_set_vendor(Cpu *cpu, const uint8_t *name) {
+    for (u32 i = 0; i < 3; i++) cpu->vendor[i] = host_load(name + i * 4, 4);
 }
 
 void cpu_free(Cpu *cpu) {
@@ -293,6 +298,13 @@ void cpu_hand_over(Cpu *to, const Cpu *from, uint32_t kept) {
 uint64_t cpu_translate(Cpu *cpu, uint32_t linear) {
     u32 error;
     return translate_quietly(cpu, linear, ACCESS_READ, &error);
+}
+
+void cpu_translate_pages(Cpu *cpu, const uint32_t *linear, uint32_t count, uint32_t *pages) {
+    for (u32 i = 0; i < count; i++) {
+        u64 address = cpu_translate(cpu, linear[i]);
+        pages[i] = address == ~(u64)0 ? ~(u32)0 : (u32)(address >> 12);
+    }
 }
 
 static u32 linear_access(Cpu *cpu, u32 linear, u8 *to, const u8 *from, u32 size, u32 access) {

@@ -263,6 +263,8 @@ Cpu *cpu_new(Machine *machine);
 void cpu_free(Cpu *cpu);
 CpuState *cpu_state(Cpu *cpu);
 ExitRecord *cpu_exit(Cpu *cpu);
+/* What CPUID calls the processor's maker, in place of "SeventeenCPU": 12 characters. */
+void cpu_set_vendor(Cpu *cpu, const uint8_t *name);
 /* Put the CPU in the multiboot entry state: protected mode, flat ring-0 segments, paging and
    interrupts off, all else as after reset. */
 void cpu_reset(Cpu *cpu);
@@ -274,6 +276,9 @@ int cpu_run(Cpu *cpu, uint64_t until_tick);
    NULL the instruction is those `size` bytes, which for this once stand at state.eip and are
    `length` bytes long. */
 int cpu_step(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length);
+/* After a step at `eip`: more of them, before tick `until`, while the CPU is in ring 0 and within a
+   repeat, or on a stack at linear address `floor` or above. Returns as cpu_step does. */
+int cpu_step_on(Cpu *cpu, uint32_t eip, uint32_t floor, uint64_t until);
 /* Answer the port or MMIO exit; the instruction goes on in the next cpu_run. */
 void cpu_complete(Cpu *cpu, uint64_t value);
 /* Answer an EXIT_PORT_READ of count > 1 with count * size bytes. */
@@ -300,6 +305,8 @@ uint32_t cpu_write_linear(Cpu *cpu, uint32_t linear, const uint8_t *from, uint32
                           uint32_t cpl);
 /* Translate without any side effect. Returns the machine address, or ~0 where not mapped. */
 uint64_t cpu_translate(Cpu *cpu, uint32_t linear);
+/* The same of `count` addresses at once: machine pages, or ~0. */
+void cpu_translate_pages(Cpu *cpu, const uint32_t *linear, uint32_t count, uint32_t *pages);
 /* Walk the page tables for an access (bits of enum access) at a linear address, and set accessed and
    dirty bits as it would. Returns 1; or 0, with only `error` filled, if it faults. */
 int cpu_walk(Cpu *cpu, uint32_t linear, uint32_t access, Walked *to);

@@ -301,6 +301,7 @@ struct Cpu {
     bool again;            /* the first fault of its chain is the current instruction's own */
     u32 last_space;        /* the latest address-space id, and how often they have begun anew */
     u32 generation;
+    u32 vendor[3];     /* as CPUID leaf 0 has it in EBX, EDX, ECX */
     u32 apic_mode;     /* enum apic_mode */
     bool apic_rose;    /* the output of an APIC that is lent has risen */
     bool unwatched;    /* stores to watched pages are not reported */

@@ -145,10 +145,7 @@ static int find_row(Bytes *bytes, u32 byte, const Prefixes *prefixes) {
 /* x87, MMX and SSE opcodes: #NM while CR0.EM or CR0.TS asks for it, else #UD. */
 static int undefined(const u8 *opcode, u32 cr0) {
     bool x87 = (opcode[0] & 0xF8) == 0xD8;
-    return (x87 && (cr0 & (CR0_EM | CR0_TS))) ||
-                   (opcode[0] == 0x9B && (cr0 & CR0_TS) && (cr0 & CR0_MP))
-               ? VECTOR_NM
-               : VECTOR_UD;
+    return x87 && (cr0 & (CR0_EM | CR0_TS)) ? VECTOR_NM : VECTOR_UD;
 }
 
 /* Whether the operands are such as the row takes; SDM: "Other exceptions, #UD". */

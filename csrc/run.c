@@ -23,6 +23,8 @@ enum { SLICE = 1 << 20 };
    cpu_run began. Delivery takes no ticks, so handlers that fault at once would keep the CPU for ever,
    whatever its limit; a processor hangs there too. */
 enum { FAULT_LOOP = 10000 };
+/* cpu_step_on executes at most so many instructions at a time. */
+enum { STEPS_ON = 4096 };
 
 /* -- Leaving an instruction ------------------------------------------------------------------- */
 
@@ -531,6 +533,23 @@ int cpu_step(Cpu *cpu, const uint8_t *code, uint32_t size, uint32_t length) {
     reason = cpu_run(cpu, cpu->state.tick + 1);
     cpu->single = false;
     cpu->inline_code = NULL;
+    return reason;
+}
+
+/* Is a CPU in ring 0 still within what it did at `eip`, or is its stack high? */
+static bool stays(const Cpu *cpu, u32 eip, u32 floor) {
+    const CpuState *state = &cpu->state;
+    bool high = state->seg[SEG_SS].base + state->gpr[ESP] - 1 >= floor;
+    return state->cpl == 0 && (state->eip == eip || high) && !interruptible(cpu);
+}
+
+int cpu_step_on(Cpu *cpu, uint32_t eip, uint32_t floor, uint64_t until) {
+    int reason = EXIT_DEADLINE;
+    for (u32 left = STEPS_ON; left > 0 && reason == EXIT_DEADLINE; left--) {
+        if (cpu->state.tick >= until || !stays(cpu, eip, floor)) break;
+        eip = cpu->state.eip;
+        reason = cpu_step(cpu, NULL, 0, 0);
+    }
     return reason;
 }
 

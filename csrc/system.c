@@ -182,6 +182,11 @@ void op_hlt(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     stop_after(cpu, EXIT_HALT);
 }
 
+/* An FPU that is not there has no exceptions to wait for. */
+void op_wait(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
+    if ((cpu->state.cr0 & CR0_MP) && (cpu->state.cr0 & CR0_TS)) raise_fault(cpu, VECTOR_NM);
+}
+
 /* -- Debug registers --------------------------------------------------------------------------- */
 
 enum {
@@ -255,20 +260,14 @@ _Static_assert((FEATURE_DE | FEATURE_PSE | FEATURE_TSC | FEATURE_MSR | FEATURE_C
                 FEATURE_CMOV) == CPU_FEATURES,
                "CPUID names what there is");
 
-/* Four characters as CPUID returns them. */
-static u32 word_of(const char *text) {
-    const u8 *c = (const u8 *)text;
-    return c[0] | (u32)c[1] << 8 | (u32)c[2] << 16 | (u32)c[3] << 24;
-}
-
 /* A leaf beyond the highest reads as the highest (SDM vol. 2, CPUID). */
 void op_cpuid(Cpu *cpu, UNUSED const Insn *in, UNUSED Shape s) {
     u32 *gpr = cpu->state.gpr;
     if (gpr[EAX] == 0) {
         gpr[EAX] = 1;
-        gpr[EBX] = word_of("Seve");
-        gpr[EDX] = word_of("ntee");
-        gpr[ECX] = word_of("nCPU");
+        gpr[EBX] = cpu->vendor[0];
+        gpr[EDX] = cpu->vendor[1];
+        gpr[ECX] = cpu->vendor[2];
     } else {
         gpr[EAX] = CPU_SIGNATURE;
         gpr[EBX] = gpr[ECX] = 0; /* the initial APIC id is 0 too */

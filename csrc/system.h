@@ -65,6 +65,7 @@ SYSTEM_BODY(clts);
 SYSTEM_BODY(invlpg);
 SYSTEM_BODY(wbinvd);
 SYSTEM_BODY(hlt);
+SYSTEM_BODY(wait);
 SYSTEM_BODY(int3);
 SYSTEM_BODY(int);
 SYSTEM_BODY(into);

@@ -13,15 +13,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from emulator.errors import CoreError, EmulatorError, LoadError, MachineError
+from emulator.errors import CoreError, DiskError, EmulatorError, LoadError, MachineError
 
 if TYPE_CHECKING:
+    from emulator.disk import Disk
     from emulator.machine import Machine
     from emulator.result import Result
 
-__all__ = ["CoreError", "EmulatorError", "LoadError", "Machine", "MachineError", "Result"]
+__all__ = [
+    "CoreError",
+    "Disk",
+    "DiskError",
+    "EmulatorError",
+    "LoadError",
+    "Machine",
+    "MachineError",
+    "Result",
+]
 
-_HOMES = {"Machine": "emulator.machine", "Result": "emulator.result"}
+_HOMES = {
+    "Disk": "emulator.disk",
+    "Machine": "emulator.machine",
+    "Result": "emulator.result",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,9 @@
 """What the C core is built from: the interface for cffi, sources, flags, generated headers.
 
 Run by setup.py alone. csrc/api.h and its two parts are the one source of the interface: less their
-preprocessor lines they are the cdef. `isa.generate` renders the headers of the table. Two variables of the environment
-change the flags: SEVENTEEN_DEBUG=1 keeps assertions and debug information, SEVENTEEN_SANITIZE=1
-adds the address and undefined-behaviour sanitizers to that. Read core.py next.
+preprocessor lines they are the cdef. `isa.generate` renders the headers of the table. Two variables
+of the environment change the flags: SEVENTEEN_DEBUG=1 keeps assertions and debug information,
+SEVENTEEN_SANITIZE=1 adds the address and undefined-behaviour sanitizers to that. Read core.py next.
 """
 
 from __future__ import annotations

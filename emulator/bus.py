@@ -20,7 +20,7 @@ Write = Callable[[int, int, int], object]  #: (port or machine address, bytes, v
 #: (port, bytes of an element, most elements) -> whole elements, first to last; perhaps none
 ReadBlock = Callable[[int, int, int], bytes]
 #: (port, bytes of an element, elements) -> how many elements were taken; perhaps none
-WriteBlock = Callable[[int, int, bytes], int]
+WriteBlock = Callable[[int, int, memoryview], int]
 
 PORTS: Final = 0x10000
 PAGE: Final = 4096
@@ -124,7 +124,7 @@ class Bus:
         self.accesses += len(data) // size
         return data
 
-    def port_write_block(self, port: int, size: int, data: bytes) -> int:
+    def port_write_block(self, port: int, size: int, data: memoryview) -> int:
         """Do `port_write` for the first elements of `data`; how many that were, perhaps none."""
         claim = self.ports.get(port)
         if claim is None or claim.write_block is None or size > claim.width:

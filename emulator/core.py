@@ -8,7 +8,8 @@ second list. The core is compared with the instruction table on import. Read mac
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from enum import IntEnum, IntFlag
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -186,6 +187,10 @@ class Cpu:
         """Give it a local APIC from the next reset on, and say who answers for it (`ApicMode`)."""
         lib.cpu_set_apic(self.pointer, mode)
 
+    def set_vendor(self, name: bytes) -> None:
+        """What CPUID calls its maker: 12 characters."""
+        lib.cpu_set_vendor(self.pointer, name)
+
     def reset(self) -> None:
         """Put the CPU in the state in which a multiboot loader enters a kernel."""
         lib.cpu_reset(self.pointer)
@@ -250,9 +255,9 @@ class Cpu:
         elif lib.cpu_set_breakpoint(self.pointer, linear) != 0:
             raise CoreError("not enough memory for breakpoints")
 
-    def is_past_breakpoint(self, state: Any) -> bool:
-        """Whether one at a state's EIP and tick has been met, or lies within a repeat."""
-        return bool(lib.cpu_is_past_breakpoint(self.pointer, state.eip, state.tick))
+    def is_past_breakpoint(self, eip: int, tick: int) -> bool:
+        """Whether one at an EIP has been met at this tick, or lies within a repeat there."""
+        return bool(lib.cpu_is_past_breakpoint(self.pointer, eip, tick))
 
     def set_watchpoint(self, linear: int, size: int, access: int) -> bool:
         """Have accesses (`WatchAccess`) return WATCHPOINT; False if there are too many."""
@@ -295,6 +300,12 @@ class Cpu:
         else:
             raise KeyError(name)
 
+    def set_flat_table(self, address: int, limit: int, code: int, data: int) -> None:
+        """Set GDTR, and the selectors of the segments, which are flat since the reset."""
+        self.state.gdtr.base, self.state.gdtr.limit = address, limit
+        for name, segment in zip(SEGMENTS, self.state.seg, strict=False):
+            segment.selector = code if name == "cs" else data
+
     def read_linear(self, linear: int, size: int, cpl: int = 0) -> bytes:
         """Guest memory at a linear address, with the rights of `cpl`; short where unmapped."""
         buffer = ffi.new("uint8_t[]", max(size, 1))
@@ -325,6 +336,22 @@ class Cpu:
         """The machine address behind a linear one, without any effect; None if unmapped."""
         address: int = lib.cpu_translate(self.pointer, linear & 0xFFFF_FFFF)
         return None if address == NOT_MAPPED else address
+
+    def translate_pages(self, linear: Sequence[int]) -> array[int]:
+        """The machine pages behind many linear addresses; all ones where one is unmapped."""
+        asked, found = array("I", linear), array("I", bytes(4 * len(linear)))
+        lib.cpu_translate_pages(
+            self.pointer,
+            ffi.from_buffer("uint32_t[]", asked),
+            len(asked),
+            ffi.from_buffer("uint32_t[]", found, require_writable=True),
+        )
+        return found
+
+    def step_on(self, eip: int, floor: int, until: int) -> int:
+        """More steps after one at `eip`; csrc/api.h, cpu_step_on. Returns what `step` would."""
+        reason: int = lib.cpu_step_on(self.pointer, eip, floor, until)
+        return reason
 
     def step(self, code: bytes = b"", length: int = 0) -> int:
         """Execute one instruction, or the one in `code` as if it stood at EIP, `length` bytes long.

@@ -18,13 +18,15 @@ from emulator.devices.ioapic import EXTINT_PIN, FIRMWARE_ID, PIN_OF_LINE, VERSIO
 from emulator.devices.pic import CASCADE
 from emulator.devices.uart import COM1
 from emulator.elf import Segment
-from emulator.memory import ROM
+from emulator.memory import HOLE, ROM
 
 LOCAL_APIC: Final = 0xFEE0_0000
 LOCAL_VERSION: Final = 0x14
 BIOS_DATA: Final = 0x400
 EXTENDED_DATA: Final = 0x9FC00  #: the last KiB of conventional memory
+USABLE, RESERVED = 1, 2  #: kinds of areas of the memory map
 CONVENTIONAL_KIB: Final = 639
+ROM_AREA: Final = range(0xF0000, HOLE.stop)  #: where a PC's firmware itself is
 COLOUR_80X25: Final = 0x20  #: equipment word: the video mode at start
 TEXT_MODE: Final = 3
 CRTC_PORT: Final = 0x3D4
@@ -60,6 +62,16 @@ def segments(*, apic: bool) -> list[Segment]:
         tables = mp_tables(ROM.start)
         found.append(Segment(ROM.start, tables, len(tables)))
     return found
+
+
+def memory_map(ram: int) -> list[tuple[int, int, int]]:
+    """Areas of physical memory, as BIOS function E820 tells them: start, end, kind."""
+    return [
+        (0, EXTENDED_DATA, USABLE),
+        (EXTENDED_DATA, HOLE.start, RESERVED),
+        (ROM_AREA.start, ROM_AREA.stop, RESERVED),
+        (HOLE.stop, ram, USABLE),
+    ]
 
 
 def mp_tables(address: int) -> bytes:

@@ -1,10 +1,11 @@
-"""From a program to memory contents and an entry state: multiboot-1 images and flat binaries.
+"""From a program to memory contents and an entry state: kernels and flat binaries.
 
 Nothing is loaded here: `plan` works out an `Image`, which machine.py puts into memory, so every
 mistake of a file is found before anything has changed. A file whose first 8 KiB hold a valid
 multiboot header gets what the specification promises (EAX, EBX, command line, modules, memory map)
-in the state QEMU leaves; an ELF or the header's address fields say where it lies. Anything else is
-a flat binary at 0x100000. Source: Multiboot specification 0.6.96. Read elf.py for ELF.
+in the state QEMU leaves; an ELF or the header's address fields say where it lies. A Linux bzImage
+is entered by that kernel's own protocol. Anything else is a flat binary at 0x100000. Source:
+Multiboot specification 0.6.96. Read elf.py for ELF, linux.py for Linux.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from emulator import elf
+from emulator import elf, linux
 from emulator.elf import Segment
 from emulator.errors import LoadError
+from emulator.firmware import EXTENDED_DATA, memory_map
+from emulator.linux import FlatTable
 from emulator.memory import HOLE
 from emulator.symbols import LabelledProgram, ProgramSymbols, Symbols
 
@@ -32,7 +35,6 @@ WANTS_ADDRESSES: Final = 1 << 16
 #: video mode, a wish, which stays unfulfilled as in QEMU.
 UNKNOWN_REQUIREMENTS: Final = 0xFFF8
 INFO_ADDRESS: Final = 0x9000
-CONVENTIONAL_END: Final = 0x9FC00  #: the last KiB below 640 KiB is the firmware's on a PC
 PAGE: Final = 4096
 LOADER_NAME: Final = b"seventeen"
 LARGEST_FILE: Final = 256 << 20
@@ -70,12 +72,16 @@ class Module(NamedTuple):
     string: str
 
 
+ModuleSource = Module | str | os.PathLike[str]
+
+
 class Image(NamedTuple):
     """What goes into memory (machine addresses), and the registers that differ from reset."""
 
     segments: tuple[Segment, ...]
     registers: dict[str, int]
     symbols: Symbols
+    table: FlatTable | None = None  #: in place of the selectors that a reset leaves
 
 
 class _Header(NamedTuple):
@@ -105,39 +111,74 @@ def plan(
     *,
     ram: int,
     kernel_args: str = "",
-    modules: Sequence[Module | str | os.PathLike[str]] = (),
+    modules: Sequence[ModuleSource] = (),
+    initrd: ModuleSource | None = None,
 ) -> Image:
     """Work out what loading `program` into `ram` bytes of memory means; LoadError if it cannot be.
 
     `program` is a path, the bytes of a file, or what the assembler returns. `kernel_args` follow
-    the program's name on its command line. A module is a path, or bytes with a string.
+    the program's name on a multiboot kernel's command line, and are all of Linux's. A module, or
+    initial RAM disk, is a path, or bytes with a string. To a multiboot kernel an initrd is its
+    first module.
     """
     name = os.fspath(program) if isinstance(program, (str, os.PathLike)) else "program"
     try:
-        segments, entry, header, symbols = _parse(program)
-        if not segments:
-            raise LoadError("nothing to load: it is empty")
-        _check_places(segments, ram)
-        registers = {"eip": entry, "esp": STACK}
-        if header is None:
-            if kernel_args or modules:
-                raise LoadError("kernel arguments and modules need a multiboot header")
+        if isinstance(program, (str, os.PathLike)):
+            program = read_file(program)
+        if isinstance(program, (bytes, bytearray, memoryview)) and linux.is_kernel(bytes(program)):
+            image = _plan_linux(bytes(program), ram, kernel_args, modules, initrd)
         else:
-            loaded = [_module(module) for module in modules]
-            command = f"{name} {kernel_args}".rstrip()
-            segments, info = _boot_information(segments, command, loaded, ram)
-            registers |= {"eax": LOADED_MAGIC, "ebx": info}
+            given = [*([] if initrd is None else [initrd]), *modules]
+            image = _plan_other(program, ram, name, kernel_args, given)
     except LoadError as error:
         raise LoadError(f"{name}: {error}") from error
+    return image
+
+
+def _plan_linux(
+    image: bytes,
+    ram: int,
+    kernel_args: str,
+    modules: Sequence[ModuleSource],
+    initrd: ModuleSource | None,
+) -> Image:
+    if modules:
+        raise LoadError("modules need a multiboot header: Linux takes one initrd")
+    disk = b"" if initrd is None else _module(initrd, "initrd").data
+    segments, registers, table = linux.plan(image, ram=ram, command_line=kernel_args, initrd=disk)
+    _check_places(segments, ram)
+    return Image(tuple(segments), {"esp": STACK} | registers, Symbols(), table)
+
+
+def _plan_other(
+    program: Program | bytes,
+    ram: int,
+    name: str,
+    kernel_args: str,
+    modules: Sequence[ModuleSource],
+) -> Image:
+    segments, entry, header, symbols = _parse(program)
+    if not segments:
+        raise LoadError("nothing to load: it is empty")
+    _check_places(segments, ram)
+    registers = {"eip": entry, "esp": STACK}
+    if header is None:
+        if modules or kernel_args:
+            raise LoadError(
+                "kernel arguments, modules and initrd need a multiboot header, or Linux's"
+            )
+    else:
+        loaded = [_module(module) for module in modules]
+        command = f"{name} {kernel_args}".rstrip()
+        segments, info = _boot_information(segments, command, loaded, ram)
+        registers |= {"eax": LOADED_MAGIC, "ebx": info}
     return Image(tuple(segments), registers, symbols)
 
 
 _Parsed = tuple[list[Segment], int, "_Header | None", Symbols]
 
 
-def _parse(program: Program | bytes | str | os.PathLike[str]) -> _Parsed:
-    if isinstance(program, (str, os.PathLike)):
-        program = read_file(program)
+def _parse(program: Program | bytes) -> _Parsed:
     if isinstance(program, (bytes, bytearray, memoryview)):
         return _parse_bytes(bytes(program))
     if not isinstance(program, Program):
@@ -220,14 +261,14 @@ def _check_places(segments: Sequence[Segment], ram: int) -> None:
             raise LoadError(f"segments at {one.address:#x} and {other.address:#x} overlap")
 
 
-def _module(module: Module | str | os.PathLike[str]) -> Module:
+def _module(module: ModuleSource, what: str = "module") -> Module:
     if isinstance(module, Module):
         return module
     name = os.fspath(module)
     try:
         return Module(read_file(module), name)
     except LoadError as error:
-        raise LoadError(f"module {name}: {error}") from error
+        raise LoadError(f"{what} {name}: {error}") from error
 
 
 def _boot_information(
@@ -253,7 +294,7 @@ def _boot_information(
     size = len(render(0))
     low = all(segment.address >= INFO_ADDRESS + size or segment.end <= INFO_ADDRESS
               for segment in segments)  # fmt: skip
-    base = INFO_ADDRESS if low and INFO_ADDRESS + size <= CONVENTIONAL_END else -(-end // 4) * 4
+    base = INFO_ADDRESS if low and INFO_ADDRESS + size <= EXTENDED_DATA else -(-end // 4) * 4
     if base + size > ram:
         raise LoadError(f"no room for {size} bytes of command line and module strings")
     return [*segments, *added, Segment(base, render(base), size)], base
@@ -276,25 +317,19 @@ def _information(base: int, command: str, places: list[tuple[int, Module]], ram:
     name_at = add(LOADER_NAME + b"\0")
     rows = [(start, start + len(m.data), add_string(m.string)) for start, m in places]
     modules_at = add(b"".join(struct.pack("<IIII", *row, 0) for row in rows))
-    areas = (
-        (0, CONVENTIONAL_END, 1),
-        (CONVENTIONAL_END, HOLE.start, 2),
-        (0xF0000, HOLE.stop, 2),
-        (HOLE.stop, ram, 1),
-    )
-    memory_map = b"".join(struct.pack("<IQQI", 20, a, b - a, kind) for a, b, kind in areas)
-    map_at = add(memory_map)
+    areas = b"".join(struct.pack("<IQQI", 20, a, b - a, kind) for a, b, kind in memory_map(ram))
+    map_at = add(areas)
     block = struct.pack(
         "<13I",
         INFO_FLAGS,
-        CONVENTIONAL_END >> 10,
+        EXTENDED_DATA >> 10,
         (ram - HOLE.stop) >> 10,
         BOOT_DEVICE,
         command_at,
         len(rows),
         modules_at,
         0, 0, 0, 0,
-        len(memory_map),
+        len(areas),
         map_at,
     )  # fmt: skip
     block += struct.pack("<4I", 0, 0, 0, name_at)

@@ -25,7 +25,7 @@ from emulator.core import EFLAGS_IF, Cpu, ExitReason, PageFlag
 from emulator.devices.rtc import DEFAULT_DATE
 from emulator.disk import DiskSource, close_opened, open_disks
 from emulator.errors import MachineError
-from emulator.loader import Module, Program, plan
+from emulator.loader import ModuleSource, Program, plan
 from emulator.local_apic import LocalApic
 from emulator.memory import ROM, Memory, parse_size
 from emulator.result import Result, Stop
@@ -34,6 +34,7 @@ from emulator.strings import read_elements, write_elements
 from emulator.symbols import Symbols
 from emulator.virtualizable import unsafe_rows
 
+VENDOR: Final = "SeventeenCPU"
 MACHINES: Final = ("pc", "apic")
 #: The core is left at least so often, that a signal's handler may run: about a tenth of a second.
 SLICE_TICKS: Final = 10_000_000
@@ -60,7 +61,8 @@ class Machine:
     file; without one, `Result.output` has what came on COM1, and nobody what came on port 0xE9.
     trace: a list of -d words, printed through trace_out. disks: up to four (`emulator.disk.Disk`,
     the name of an image file, or bytes), None where there is none; `close` closes those it opened.
-    typed: what comes from console_in is typed on the keyboard instead of being sent to COM1.
+    vendor: what CPUID calls the CPU's maker, for kernels that know but some. typed: what comes from
+    console_in is typed on the keyboard instead of being sent to COM1.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Machine:
         trace: str = "",
         trace_out: Callable[[str], object] = sys.stderr.write,
         cost_model: str = "",
+        vendor: str = VENDOR,
         disks: Sequence[DiskSource] = (),
         typed: bool = False,
     ) -> None:
@@ -97,6 +100,7 @@ class Machine:
             apic=machine == "apic",
         )
         self.local_apic = self._connect()
+        self.set_vendor(vendor)
         #: Names for addresses; a program that brings its own sets them when it is loaded.
         self.symbols: Symbols = Symbols()
         self.exits = [0] * (max(ExitReason) + 1)  #: how many, by reason
@@ -105,11 +109,11 @@ class Machine:
         self._limit = NEVER
         self._stop: Stop | None = None
         self._status: int | None = None
-        self._reason = ""
         self._details: tuple[str, ...] = ()
         self._tracer: TraceSink | None = None
         #: Does the run stop at a breakpoint, or at the watchpoint that an exit record has?
         self.debugger: Callable[[Any], bool] | None = None
+        self.resumed = -1, -1  #: linear EIP and tick at which it has let the guest go on
         self._handlers = self._exit_table()
         self._virtualizable = unsafe_rows(virtualizable)
         self._trace_kinds = 0
@@ -135,6 +139,12 @@ class Machine:
         for page in self.board.bus.pages:
             self.memory.leave_device(page)
         return local
+
+    def set_vendor(self, vendor: str) -> None:
+        """What CPUID calls the processor's maker; MachineError unless it is 12 ASCII characters."""
+        if len(vendor) != len(VENDOR) or not vendor.isascii():
+            raise MachineError(f"vendor {vendor!r}: expected 12 characters, as in GenuineIntel")
+        self.cpu.set_vendor(vendor.encode())
 
     def _make_apic(self) -> LocalApic:
         return LocalApic(self.cpu, self.board)
@@ -174,10 +184,18 @@ class Machine:
         program: Program | bytes | str | os.PathLike[str],
         *,
         kernel_args: str = "",
-        modules: Sequence[Module | str | os.PathLike[str]] = (),
+        modules: Sequence[ModuleSource] = (),
+        initrd: ModuleSource | None = None,
     ) -> None:
-        """Load a program, its arguments and modules, and set the entry state; LoadError."""
-        image = plan(program, ram=self.memory.size, kernel_args=kernel_args, modules=modules)
+        """Load a program, its arguments, modules or initial RAM disk (loader.py, `plan`), and set
+        the entry state; LoadError."""
+        image = plan(
+            program,
+            ram=self.memory.size,
+            kernel_args=kernel_args,
+            modules=modules,
+            initrd=initrd,
+        )
         self._reset()
         if self._loaded:  # what the image leaves out is zero, as on a new machine
             self.memory.restore({})
@@ -190,6 +208,8 @@ class Machine:
             self.memory.write(segment.address, segment.data)
         for name, value in image.registers.items():
             self.cpu[name] = value
+        if image.table is not None:
+            self.cpu.set_flat_table(*image.table)
         self.symbols = image.symbols
 
     def _load_firmware(self) -> None:
@@ -271,19 +291,14 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        board = self.board
-        data = read_elements(board.bus, board.clock, port, size, count)
-        board.clock.now = self.ticks
-        self.cpu.complete_bytes(data)
+        self.cpu.complete_bytes(read_elements(self.board, port, size, count))
 
     def _port_write(self) -> None:
         port, size, count, value = self.cpu.port_access()
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
-            board, data = self.board, bytes(self.cpu.exit_data[: count * size])
-            write_elements(board.bus, board.clock, port, size, data)
-            board.clock.now = self.ticks
+            write_elements(self.board, port, size, self.cpu.exit_data[: count * size])
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()

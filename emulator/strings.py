@@ -6,24 +6,29 @@ bus.py for what a device may offer.
 
 from __future__ import annotations
 
-from emulator.bus import Bus
-from emulator.clock import Clock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emulator.board import Board
 
 
-def read_elements(bus: Bus, clock: Clock, port: int, size: int, count: int) -> bytes:
-    """What `count` reads of `size` bytes yield; the clock stands behind the last of them then."""
-    data = b""
+def read_elements(board: Board, port: int, size: int, count: int) -> bytes:
+    """What `count` reads of `size` bytes yield, from now on."""
+    bus, clock = board.bus, board.clock
+    data, now = b"", clock.now
     while len(data) < count * size:
         piece = bus.port_read_block(port, size, count - len(data) // size)
         if not piece:
             piece = bus.port_read(port, size).to_bytes(size, "little")
         data += piece
         clock.now += len(piece) // size
+    clock.now = now  # they have yet to retire
     return data
 
 
-def write_elements(bus: Bus, clock: Clock, port: int, size: int, data: bytes) -> None:
-    """Write all elements of `data`; the clock stands behind the last of them then."""
+def write_elements(board: Board, port: int, size: int, data: memoryview) -> None:
+    """Write all elements of `data`, from now on."""
+    bus, clock, now = board.bus, board.clock, board.clock.now
     while data:
         done = bus.port_write_block(port, size, data)
         if not done:
@@ -31,3 +36,4 @@ def write_elements(bus: Bus, clock: Clock, port: int, size: int, data: bytes) ->
             done = 1
         data = data[done * size :]
         clock.now += done
+    clock.now = now

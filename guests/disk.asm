@@ -21,6 +21,7 @@ FLUSH_CACHE         equ 0xE7
 IDENTIFY_DEVICE     equ 0xEC
 
 STATUS_BUSY         equ 0x80
+STATUS_DATA         equ 0x08
 STATUS_ERROR        equ 0x01
 
 SECTOR_WORDS        equ 128             ; doublewords, that is
@@ -35,13 +36,11 @@ start:
     mov edx, IDE_DEVICE
     mov al, FIRST_DRIVE_BY_LBA
     out dx, al
-    mov edx, IDE_STATUS
-    in al, dx
-    test al, al
-    jz .no_disk                         ; nobody answers
-
     mov al, IDENTIFY_DEVICE
     call command
+    in al, dx
+    test al, STATUS_DATA
+    jz .no_disk                         ; nobody has taken it: a second drive answers for a first
     call read_block
     print "A disk of "
     print_decimal [sector + IDENTITY_SECTORS]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emulator.core import EFLAGS_IF, GENERAL, SEGMENTS
 from hypervisor import segments
+from hypervisor.strings import move_elements
 from isa.row import Row
 from isa.table import ROWS
 
@@ -150,6 +151,11 @@ def emulate_invlpg(vm: VirtualMachine, trapped: Trapped) -> bool:
     return True
 
 
+def emulate_string(vm: VirtualMachine, trapped: Trapped) -> bool:
+    """A repeated INS or OUTS: strings.py has it."""
+    return _is_plain(vm) and move_elements(vm, trapped)
+
+
 #: Who emulates an instruction, by mnemonic; the virtual CPU interprets the others.
 EMULATED: Final[dict[str, Callable[[VirtualMachine, Trapped], bool]]] = {
     "out": emulate_out,
@@ -157,4 +163,5 @@ EMULATED: Final[dict[str, Callable[[VirtualMachine, Trapped], bool]]] = {
     "cli": emulate_cli,
     "sti": emulate_sti,
     "invlpg": emulate_invlpg,
+    **dict.fromkeys(("insb", "insw", "insd", "outsb", "outsw", "outsd"), emulate_string),
 }

@@ -3,7 +3,7 @@
 Both CPUs look for them, for the guest's code may run on either, and the debugger is asked once the
 virtual one is up to date (`Machine.debugger`). What the real CPU meets is an exit like any
 other (exits.py). What the virtual CPU meets is the bare machine's own exit; but that may come with
-another one, or with the delivery of an event, and then nobody has been told yet. gdb/target.py is
+another one, or with the delivery of an event, and then nobody has been told yet. gdb/machine.py is
 the debugger.
 """
 
@@ -12,19 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from emulator.core import ExitReason
 from hypervisor.monitor import MONITOR
 from hypervisor.outcome import RESUME, Outcome
 
 if TYPE_CHECKING:
     from hypervisor.vm import VirtualMachine
 
-DEADLINE: Final = 1
+DEADLINE: Final = int(ExitReason.DEADLINE)
+LINEAR: Final = 0xFFFF_FFFF
 
 
 def at_breakpoint(vm: VirtualMachine) -> Outcome:
     """The real CPU is at a breakpoint; in code of ours, at one that stands for the guest's."""
-    vm.world.leave()
-    if not vm.cpu.is_past_breakpoint(vm.cpu.state):  # within a repeat that it has begun
+    (base, eip), tick = vm.technique.position(vm), vm.real.tick
+    here = (base + eip & LINEAR, tick) == vm.resumed
+    # Where it stands the real CPU does not meet it again; elsewhere, after a switch, it might.
+    if not here and not vm.cpu.is_past_breakpoint(eip, tick):
+        vm.world.leave()
         vm.meet()
     return RESUME
 
@@ -32,8 +37,8 @@ def at_breakpoint(vm: VirtualMachine) -> Outcome:
 def at_own_breakpoint(vm: VirtualMachine) -> None:
     """The virtual CPU is at one; unless within a repeat that the real CPU has begun."""
     real, state = vm.host.cpu, vm.cpu.state
-    where = state if vm.technique.guest_mode else real.state
-    if where.tick != state.tick or not real.is_past_breakpoint(where):
+    eip = (state if vm.technique.guest_mode else real.state).eip
+    if not real.is_past_breakpoint(eip, state.tick):
         vm.meet()
 
 

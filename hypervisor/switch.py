@@ -19,6 +19,7 @@ class Switch:
         self._host = host
         self.intercepts = intercepts  #: of the real CPU while the guest runs
         self._apic_mode: int = ApicMode.NONE
+        self._vendor = b""
         self.entered = False  #: the real CPU holds what is newest
         self.area: VcpuArea | None = None  #: of a guest that has one
         #: By real ring and index: what the real CPU has in segment registers while the guest runs
@@ -48,6 +49,10 @@ class Switch:
             self.leave()
             self._host.cpu.set_apic(mode)
 
+    def set_vendor(self, name: bytes) -> None:
+        """What CPUID calls the real CPU's maker while the guest runs; before it does."""
+        self._vendor = name
+
     def load_trace(self) -> None:
         """Make what the real CPU records that of this machine, if it is running."""
 
@@ -59,6 +64,7 @@ class Switch:
             before.give_up()
         self._host.running = self
         self._host.cpu.set_apic(self._apic_mode)
+        self._host.cpu.set_vendor(self._vendor)
 
     def give_up(self) -> None:
         """The real CPU goes to another virtual machine."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from emulator import diagnostics
 from emulator.core import EFLAGS_IF, Cpu, ExitReason
-from emulator.loader import Module, Program
+from emulator.loader import ModuleSource, Program
 from emulator.local_apic import LocalApic
 from emulator.machine import Machine, TraceSink
 from emulator.memory import Memory
@@ -37,6 +37,7 @@ from hypervisor.memory import choose_memory, find_memory
 from hypervisor.memory.shadow import Verdict
 from hypervisor.monitor import Monitor
 from hypervisor.outcome import REFLECT, RESUME, STOP, Counts, Event, Outcome
+from hypervisor.scratch import Scratch
 from hypervisor.segments import CS
 from hypervisor.stops import at_own_breakpoint, run_debugged
 from hypervisor.switch import Switch
@@ -84,7 +85,8 @@ class VirtualMachine(Machine):
         #: System calls may go to the guest's handler without an exit.
         self.passes_gates = gates and self.technique.kernel_in_ring_1
         self.turn_ended = False
-        self._instead = b"", 0  #: what is interpreted instead of the instruction at EIP
+        self.scratch = Scratch(self)
+        self.interpret = self.scratch.interpret
         self.event = Event(0)  #: what a handler wants reflected
         self.counts = Counts()  #: exits of the real CPU, by reason
         self.interpreted: Counter[str] = Counter()  #: instructions the virtual CPU took, by reason
@@ -149,6 +151,10 @@ class VirtualMachine(Machine):
         self.world.on_change.append(self.gates.check)
         return memory, cpu
 
+    def set_vendor(self, vendor: str) -> None:
+        super().set_vendor(vendor)
+        self.world.set_vendor(vendor.encode())
+
     def _make_apic(self) -> LocalApic:
         return LentApic(self)
 
@@ -157,12 +163,13 @@ class VirtualMachine(Machine):
         program: Program | bytes | str | os.PathLike[str],
         *,
         kernel_args: str = "",
-        modules: Sequence[Module | str | os.PathLike[str]] = (),
+        modules: Sequence[ModuleSource] = (),
+        initrd: ModuleSource | None = None,
     ) -> None:
         """Load as the bare machine does; HypervisorError if the technique cannot run it."""
         variant, sites = sites_of(program)
         self.technique.load(self, variant, sites)
-        super().load(program, kernel_args=kernel_args, modules=modules)
+        super().load(program, kernel_args=kernel_args, modules=modules, initrd=initrd)
         set_weights(self.memory, sites)
 
     def _reset(self) -> None:
@@ -231,6 +238,7 @@ class VirtualMachine(Machine):
                 until = min(until, state.tick + 1)
         if not world.entered and not self._may_enter():
             return self.technique.step(self, until) if self._stop is None else DEADLINE
+        self.scratch.until = until
         until = self.technique.limit(self, until)
         if not world.entered:
             world.enter()
@@ -323,28 +331,9 @@ class VirtualMachine(Machine):
         """Count an exit."""
         self.counts[reason] += 1
 
-    def interpret(self, reason: str, code: bytes = b"", length: int = 0) -> Outcome:
-        """Have the virtual CPU execute one instruction of the guest, or deliver its fault.
-
-        code: the instruction, if another stands at EIP; it counts as `length` bytes long.
-        """
-        self.world.leave()
-        if not code:
-            code = self.technique.original(self)
-            length = len(code)
-        self.interpreted[reason] += 1
-        state, handlers = self.cpu.state, self._handlers
-        tick, eip = state.tick, state.eip
-        self._instead = code, length
-        while self._stop is None and (state.tick, state.eip) == (tick, eip):
-            self.steps += 1
-            why = self.cpu.step(code, length)
-            self.board.clock.now = state.tick  # a store to a device has retired
-            handlers[why]()
-            if why == DEADLINE:
-                break
-        self._instead = b"", 0
-        return RESUME if self._stop is None else STOP
+    def serve(self, reason: int) -> None:
+        """Serve an exit of the virtual CPU, as the bare machine does."""
+        self._handlers[reason]()
 
     def code_at(self, eip: int, length: int) -> bytes:
         """The bytes of an instruction of the guest; fewer where they are not mapped."""
@@ -414,7 +403,7 @@ class VirtualMachine(Machine):
     def _power_off(self) -> None:
         """As on the bare machine, but the instruction may be another than stands at EIP."""
         self._status = self.board.status
-        self.cpu.step(*self._instead)
+        self.cpu.step(*self.scratch.instead)
         self.board.clock.now = self.ticks
         self._end(Stop.POWERED_OFF, f"powered off with status {self._status}")
 

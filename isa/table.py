@@ -9,7 +9,8 @@ add an instruction, add a line there and its `op_` in csrc.
 Where the slice departs from a whole IA-32 (SDM volume 2):
 
 * protected mode with 32-bit code segments only: no real mode, V86 or 16-bit code;
-* no x87, MMX, SSE: their opcodes raise #NM when CR0.EM or CR0.TS is set, else #UD;
+* no x87, MMX, SSE: x87 opcodes raise #NM when CR0.EM or CR0.TS is set; else all raise #UD. WAIT is
+  there, for compilers put it before x87 opcodes that a kernel emulates (Linux's math-emu);
 * no hardware task switch: task gates, far transfers to a TSS and IRET with NT=1 stop the machine;
 * CR4 has TSD, PSE and DE only; UMIP, PVI, VME and PGE are absent, CPUID says so;
 * there are no caches: WBINVD does nothing, and so is privileged but not sensitive;
@@ -56,7 +57,7 @@ ALIASES: Final[dict[str, tuple[str, int | None]]] = {
     "popfd": ("popf", 32), "popfw": ("popf", 16), "iretd": ("iret", 32), "iretw": ("iret", 16),
     "sal": ("shl", None), "xlatb": ("xlat", None), "loope": ("loopz", None),
     "loopne": ("loopnz", None), "retn": ("ret", None), "int03": ("int3", None),
-    "jcxz": ("jecxz", None),
+    "jcxz": ("jecxz", None), "fwait": ("wait", None),
 }  # fmt: skip
 
 #: Spellings that force an address size in bits: the count is then in CX.

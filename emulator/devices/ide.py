@@ -6,7 +6,8 @@ first channel, 15 for the second. The legal order is: BSY, then DRQ or the end t
 interrupt; reading the status takes the interrupt back. The first block of a write is asked for at
 once and without interrupt (ATA/ATAPI-6, 9.6). Addresses are LBA28, LBA48, or cylinder, head and
 sector. Registers are written to both drives of a channel; the selected one answers. A drive that is
-not there reads as status 0, as in QEMU: probes then find nobody.
+not there reads as status 0: probes then find nobody. But beside a second drive an absent first one
+reads as ready, as in QEMU: there are kernels that wait for it before they select the second (xv6).
 
 Sectors are in disk.py, and are written there when the last word of a block comes, before the guest
 is told. Each drive's own state is in drive.py, what it says of itself in identify.py. Left out: DMA
@@ -55,6 +56,10 @@ from emulator.errors import DiskError
 #: More than a page of bytes: a string instruction moves no more at once, so what it causes is
 #: never due before it ends, wherever it is cut.
 BUSY_TICKS: Final = TICKS_PER_SECOND // 20_000
+#: What a look at a busy drive counts as. On a PC's bus it takes a microsecond, here a tick: without
+#: this, a driver that polls would look thousands of times, each an exit, where it used to look 50.
+#: (The one case in which it shows where a repeat is cut: REP INSB from the status port itself.)
+LOOK_TICKS: Final = TICKS_PER_SECOND // 1_000_000
 
 CONTROL_HOB, CONTROL_RESET, CONTROL_NO_INTERRUPT = 0x80, 0x04, 0x02
 DIAGNOSE: Final = 0x90
@@ -71,6 +76,8 @@ class ChannelState(State):
         self.control = 0
         self.active = 0  #: the drive that has the command
         self.interrupt = False  #: a drive asks for one
+        self.awaited = ""  #: the wake-up that ends a busy time; empty: none does
+        self.due = 0  #: its tick
 
     def save(self) -> dict[str, Any]:
         saved = super().save()
@@ -126,12 +133,13 @@ class Channel(Device):
         drive, present = state.drives[number], self.disks[number] is not None
         if port == self.first:
             return self._read_data(drive, size)
-        if port == self.control:
-            return drive.status if present else 0
         register = port - self.first
-        if register == STATUS:
-            self._interrupt(False)
-            return drive.status if present else 0
+        if register == STATUS or port == self.control:
+            if register == STATUS:
+                self._interrupt(False)
+            if drive.status & BSY:
+                self._be_busy(state.awaited, max(state.due - LOOK_TICKS, self.platform.now + 1))
+            return drive.status if present or (number == 0 and any(self.disks)) else 0
         if self.disks == [None, None]:
             return 0
         if register == ERROR:
@@ -164,12 +172,12 @@ class Channel(Device):
         risen, fallen = value & ~state.control, state.control & ~value
         state.control = value
         if risen & CONTROL_RESET:
-            self.platform.cancel(self.name, "done")
-            self.platform.cancel(self.name, "reset")
+            self.platform.cancel(self.name, state.awaited)
+            state.awaited = ""
             self._reset(BSY | DSC)
             self._interrupt(False)
         elif fallen & CONTROL_RESET:
-            self.platform.schedule(self.name, "reset", self.platform.now + BUSY_TICKS)
+            self._be_busy("reset", self.platform.now + BUSY_TICKS)
         self._drive_line()
 
     def _reset(self, status: int) -> None:
@@ -206,12 +214,20 @@ class Channel(Device):
             if transfer.writes and not drive.failed:
                 self._ask_for_block(drive, transfer)
                 return
-        self._be_busy()
+        self._work()
 
-    def _be_busy(self) -> None:
-        self.platform.schedule(self.name, "done", self.platform.now + BUSY_TICKS)
+    def _be_busy(self, tag: str, due: int) -> None:
+        """Be woken at a tick with what ends the busy time; nothing does while a reset is held."""
+        state = self.state
+        state.awaited, state.due = tag, due
+        if tag:
+            self.platform.schedule(self.name, tag, due)
+
+    def _work(self) -> None:
+        self._be_busy("done", self.platform.now + BUSY_TICKS)
 
     def wake(self, tag: str) -> None:
+        self.state.awaited = ""
         if tag == "reset":
             for drive in self.state.drives:
                 drive.status = READY
@@ -303,7 +319,7 @@ class Channel(Device):
                 self._check(drive, transfer)
         drive.buffer, drive.wanted = b"", 0
         drive.status = BSY | DSC
-        self._be_busy()
+        self._work()
 
     # -- the data port ------------------------------------------------------------------------
 
@@ -316,7 +332,7 @@ class Channel(Device):
             drive.buffer, drive.position = b"", 0
             if drive.command in TRANSFERS and drive.left:
                 drive.status = BSY | DSC
-                self._be_busy()
+                self._work()
             else:
                 drive.status = READY
         return int.from_bytes(piece, "little")
@@ -338,7 +354,7 @@ class Channel(Device):
         piece: bytes = drive.buffer[start:end]
         return piece
 
-    def write_block(self, port: int, size: int, data: bytes) -> int:
+    def write_block(self, port: int, size: int, data: memoryview) -> int:
         """The same the other way."""
         drive = self.state.drives[self.selected]
         if not drive.status & DRQ or not drive.wanted:

@@ -63,6 +63,7 @@ class Options(NamedTuple):
     ram: str
     kernel_args: str
     modules: tuple[str, ...]
+    initrd: str | None
     include: tuple[str, ...]
     max_ticks: int | None
     virtualizable: str | None
@@ -72,6 +73,7 @@ class Options(NamedTuple):
     json: str | None
     stats: bool
     cost_model: str
+    cpu_vendor: str
     watch: bool
     timeline: str | None
     disks: tuple[str, ...]
@@ -137,6 +139,9 @@ class Options(NamedTuple):
     "--serial", type=click.Path(), metavar="FILE", help="Where COM1 writes, instead of stdout."
 )
 @click.option(
+    "--initrd", metavar="FILE", help="Linux's initial RAM disk; else the first multiboot module."
+)
+@click.option(
     *("-I", "include"),
     multiple=True,
     type=click.Path(),
@@ -183,8 +188,15 @@ class Options(NamedTuple):
     metavar="NAME",
     help="The processor whose cycles machine time counts: pentium4, current.",
 )
+@click.option(
+    "--cpu-vendor",
+    default="",
+    metavar="NAME",
+    help="What CPUID calls the CPU's maker: 12 characters, as GenuineIntel.",
+)
 def command(**given: Any) -> int:
-    """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, or a name from `seventeen guests`.
+    """Run PROGRAM: an .asm source, a flat .bin, a multiboot ELF, a Linux bzImage, or a
+    name from `seventeen guests`.
 
     COM1 is stdin and stdout. On a terminal every key goes to the guest; Ctrl-A X ends the run,
     Ctrl-A H helps. Several PROGRAMs share one machine, if a technique virtualizes it; the first
@@ -393,6 +405,8 @@ def build_machine(options: Options, program: Loadable, **streams: Any) -> Machin
     keywords: dict[str, Any] = {**streams, "ram": options.ram, "machine": machine}
     if options.cost_model:
         keywords["cost_model"] = options.cost_model
+    if options.cpu_vendor:
+        keywords["vendor"] = options.cpu_vendor
     if options.rtc:
         keywords["rtc"] = parse_date(options.rtc)
     if options.virtualizable:
@@ -431,9 +445,13 @@ def load(machine: Machine, options: Options, program: Loadable) -> None:
     from hypervisor.cli.files import read_file
     from hypervisor.symbols import ImageSymbols
 
-    for word in options.modules:
+    for word in filter(None, (*options.modules, options.initrd)):
         read_file(word)  # says what is missing, with the status for it
-    how: dict[str, Any] = {"kernel_args": options.kernel_args, "modules": options.modules}
+    how: dict[str, Any] = {
+        "kernel_args": options.kernel_args,
+        "modules": options.modules,
+        "initrd": options.initrd,
+    }
     if (
         options.technique == NATIVE
         and isinstance(program.what, (str, bytes))

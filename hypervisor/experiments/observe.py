@@ -315,7 +315,7 @@ class Recorder:
         bus, clock, log = board.bus, board.clock, self.accesses.append
         read_block, write_block = bus.port_read_block, bus.port_write_block
 
-        def note(kind: str, port: int, size: int, data: bytes) -> None:
+        def note(kind: str, port: int, size: int, data: bytes | memoryview) -> None:
             for n in range(len(data) // size):
                 value = int.from_bytes(data[n * size : (n + 1) * size], "little")
                 log(Access(clock.now + n, kind, port, size, value))
@@ -325,7 +325,7 @@ class Recorder:
             note("in", port, size, data)
             return data
 
-        def writing(port: int, size: int, data: bytes) -> int:
+        def writing(port: int, size: int, data: memoryview) -> int:
             done = write_block(port, size, data)
             note("out", port, size, data[: done * size])
             return done

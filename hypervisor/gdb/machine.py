@@ -38,7 +38,6 @@ class MachineTarget:
         self.machine = machine
         self._vm = as_virtual(machine)
         self._points = Breakpoints(machine)
-        self._resumed = -1, -1  #: linear EIP and tick where the guest goes on
         self.reason = ""  #: why it has stopped, as a stop reply says it
         owner: Any = machine if self._vm is None else self._vm.host
         self._core = owner.memory.machine
@@ -122,7 +121,7 @@ class MachineTarget:
         point = self._points.at(here[0])
         if point is None:
             self._points.load()  # something of ours is not there any more
-        elif here != self._resumed:
+        elif here != self.machine.resumed:
             self._stopped(f"{point.reason}:;")
             return True
         return False
@@ -155,7 +154,7 @@ class MachineTarget:
 
     def resume(self, *, stepping: bool) -> None:
         """The guest is about to go on."""
-        self._resumed = self._here()
+        self.machine.resumed = self._here()
         self.reason = ""
         if not stepping:
             self._points.load()

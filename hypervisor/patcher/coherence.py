@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
 from hypervisor.memory.shadow import PREFETCH
-from hypervisor.translator.builder import code_page
+from hypervisor.translator.builder import moved_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hypervisor.patcher.patches import Patches
     from hypervisor.patcher.scanner import Scanner
@@ -129,17 +129,17 @@ class Coherence:
 
     def check(self) -> None:
         """What linear addresses mean may have changed."""
-        self._check(list(self._scanner.pages))
+        self._check(self._scanner.pages)
 
     def check_near(self, linear: int) -> bool:
         """The same of what the shadows take in with a linear address; whether something has."""
         first = linear & -PAGE
         near = (first + number * PAGE & 0xFFFF_FFFF for number in range(PREFETCH + 1))
-        return self._check([page for page in near if page in self._scanner.pages])
-
-    def _check(self, pages: list[int]) -> bool:
         known = self._scanner.pages
-        moved = [linear for linear in pages if code_page(self._vm, linear, False) != known[linear]]
+        return self._check({page: known[page] for page in near if page in known})
+
+    def _check(self, pages: Mapping[int, int | None]) -> bool:
+        moved = moved_pages(self._vm, pages)
         if moved:
             self.moved += len(moved)
             self._forget(moved)

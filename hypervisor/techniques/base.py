@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypervisor.errors import HypervisorError
+from hypervisor.segments import CS
 from isa.paravirt import HYPERVISOR
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Technique:
     guest_mode: ClassVar[bool] = False
     #: Never passed through a gate: `int` with it asks for the hypervisor, in the kernel at least.
     own_vector: ClassVar[int | None] = None
+    #: Whether the virtual CPU may go on by itself (scratch.py): memory holds the guest's own code.
+    steps_on: ClassVar[bool] = False
     #: Whether it makes code of its own: `on_code`, `holds`.
     generates_code: ClassVar[bool] = False
     #: The variant that a source is assembled to, if it is run from source (isa/paravirt.py).
@@ -103,6 +106,10 @@ class Technique:
         """Is generated code at this linear address?"""
         del address
         return False
+
+    def position(self, vm: VirtualMachine) -> tuple[int, int]:
+        """Base of CS, and EIP, of the guest's instruction that the real CPU is at."""
+        return vm.real.seg[CS].base, vm.real.eip
 
     def stands_for(self, vm: VirtualMachine, linear: int) -> Iterable[int]:
         """Linear addresses where code of ours does what the guest's instruction at one would do."""

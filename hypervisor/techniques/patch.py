@@ -182,6 +182,10 @@ class Patch(Technique):
         found = (vm.page_of(first + number * PAGE & 0xFFFF_FFFF) for number in (-1, 0, 1))
         self.hidden += self.coherence.put_back({page for page in found if page is not None})
 
+    def position(self, vm: VirtualMachine) -> tuple[int, int]:
+        base, eip = super().position(vm)
+        return base, self._guest_eip(eip)
+
     def stands_for(self, vm: VirtualMachine, linear: int) -> Iterator[int]:
         del vm
         eip = linear - self.scanner.context.base & 0xFFFF_FFFF

@@ -37,6 +37,7 @@ class Translate(Technique):
     """The block-caching binary translator."""
 
     name: ClassVar[str] = "translate"
+    steps_on: ClassVar[bool] = True
     switches: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "--user": ("user", True),
         "--no-adaptive": ("adaptive", False),
@@ -101,6 +102,14 @@ class Translate(Technique):
 
     def holds(self, address: int) -> bool:
         return self._cache.holds(address)
+
+    def position(self, vm: VirtualMachine) -> tuple[int, int]:
+        eip = vm.real.eip
+        if not (vm.in_kernel or self.user) or not self._cache.holds(eip):
+            return super().position(vm)
+        space = self._cache.unit_at(eip).space
+        assert space is not None
+        return space.context.base, self._cache.place(eip).eip
 
     def stands_for(self, vm: VirtualMachine, linear: int) -> Iterator[int]:
         del vm

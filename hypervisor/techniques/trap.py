@@ -22,6 +22,7 @@ class Trap(Technique):
     """The classical virtual machine monitor."""
 
     name: ClassVar[str] = "trap"
+    steps_on: ClassVar[bool] = True
 
     def runs_directly(self, vm: VirtualMachine) -> bool:
         del vm

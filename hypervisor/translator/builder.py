@@ -8,7 +8,7 @@ arrives, and then the virtual CPU raises it.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hypervisor.guest_memory import PAGE
@@ -58,6 +58,16 @@ def code_page(vm: VirtualMachine, linear: int, user: bool) -> int | None:
     if user and not vm.cpu.read_linear(linear, 1, USER):
         return None
     return vm.page_of(linear)
+
+
+def moved_pages(vm: VirtualMachine, mapped: Mapping[int, int | None]) -> list[int]:
+    """Those of some linear pages that are not mapped to these guest pages any more, for ring 0.
+
+    A kernel has hundreds of them, and stores to its page tables all the time.
+    """
+    linear = list(mapped)
+    found = map(vm.guest_page.get, vm.cpu.translate_pages(linear))
+    return [page for page, now in zip(linear, found, strict=True) if now != mapped[page]]
 
 
 def _read(vm: VirtualMachine, linear: int, size: int, user: bool) -> tuple[int, bytes] | None:

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.guest_memory import PAGE
-from hypervisor.translator.builder import code_page
+from hypervisor.translator.builder import code_page, moved_pages
 from hypervisor.translator.check import MOST_STORES
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ class Coherence:
 
     def __init__(self, vm: VirtualMachine, cache: Cache) -> None:
         self._vm, self._cache = vm, cache
-        #: Linear page of active code, and whether that is ring 3's -> guest page.
-        self._mapped: dict[tuple[int, bool], int] = {}
+        #: Linear page of active code -> guest page; the kernel's and ring 3's.
+        self._mapped: dict[int, int] = {}
+        self._of_users: dict[int, int] = {}
         self._base = 0  #: of CS
         self.mixed: set[int] = set()  #: guest pages whose units check themselves
         self._stores: Counter[int] = Counter()  #: interpreted, by guest page
@@ -43,7 +44,7 @@ class Coherence:
         user = unit.space.context.user
         linear = (base + unit.eip) & 0xFFFF_F000
         for page in unit.pages:
-            self._mapped[linear, user] = page
+            (self._of_users if user else self._mapped)[linear] = page
             linear = (linear + PAGE) & 0xFFFF_FFFF
             if not unit.checked:
                 self._vm.paging.trace(page, CODE)
@@ -75,14 +76,18 @@ class Coherence:
 
     def check(self) -> None:
         """What linear addresses mean may have changed: units that are not there any more sleep."""
-        moved = [key for key, page in self._mapped.items() if code_page(self._vm, *key) != page]
-        for key in moved:
-            for unit in list(self._cache.of_page.get(self._mapped.pop(key), ())):
+        vm, users = self._vm, self._of_users
+        gone = [self._mapped.pop(linear) for linear in moved_pages(vm, self._mapped)]
+        left = [at for at, page in users.items() if code_page(vm, at, True) != page]
+        gone += [users.pop(linear) for linear in left]
+        for page in gone:
+            for unit in list(self._cache.of_page.get(page, ())):
                 self._cache.sleep(unit)
 
     def clear(self) -> None:
         """No unit is left."""
         self._mapped.clear()
+        self._of_users.clear()
 
     def forget(self) -> None:
         """The guest is another one now."""

@@ -106,6 +106,8 @@ group("out", "output to the port in DX", """
     EE         | DX,AL *
     EF         | DX,eAX
 """, access="cc", privilege="io", sensitive="control", cost="io", ends=True, body="out_dx")
+group("wait", "wait for an FPU's exceptions; there is none, but CR0.MP with TS is asked first",
+    "9B |", cost="alu")
 group("cpuid", "identify the processor", "0F A2 |", cost="cpuid")
 group("rdtsc", "read the time-stamp counter (guest ticks)", "0F 31 |", privilege="tsd",
     sensitive="behaviour", cost="system", ends=True, translation="identical")

@@ -21,6 +21,8 @@ REFUSED = {
     r"^o32 .*o32 contradicts": "NASM drops the 66 and makes a 32-bit instruction of a 16-bit one",
     r"^o16 .*(short jump is out|o16 needs)": "NASM's near jump with o16 has two bytes too many",
 }
+#: What NASM makes something else of.
+ODD = {r" f?wait$": "NASM takes WAIT for a prefix, and puts it before the others"}
 BATCH = 2500
 
 
@@ -38,7 +40,7 @@ def check(lines: list[str]) -> int:
     for start in range(0, len(lines), BATCH):
         batch = lines[start : start + BATCH]
         for line, theirs in zip(batch, nasm.assemble_lines(batch), strict=True):
-            if theirs is None:
+            if theirs is None or any(re.search(pattern, line) for pattern in ODD):
                 continue
             taken += 1
             made, error = ours(line)

@@ -60,9 +60,9 @@ next:   lea edx, [ebp + 6]
         mov al, 0x20
         out dx, al
         in al, dx
-        cmp al, 0
+        test al, 0x88                   ; busy or with data, or nobody has taken the command
         mov bh, '-'
-        je say
+        jz say
 busy:   in al, dx
         test al, 0x80
         jnz busy

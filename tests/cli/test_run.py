@@ -16,9 +16,9 @@ from tests.cli.support import COMMAND, TIME_LIMIT, environment, leave_with, seve
 #: Sends what COM1 receives back, each byte plus one, until it receives a zero byte.
 ECHO = """
 next:   mov dx, 0x3FD
-wait:   in al, dx
+ready:  in al, dx
         test al, 1
-        jz wait
+        jz ready
         mov dx, 0x3F8
         in al, dx
         cmp al, 0
@@ -222,6 +222,34 @@ def test_kernel_args_and_modules_arrive(tmp_path: Path) -> None:
     module.write_bytes(b"\x10")
     done = seventeen("run", source, "--kernel-args", "a=5", "--module", module)
     assert done.status == 0x15, done.errors
+
+
+def test_an_initrd_is_a_multiboot_kernels_first_module(tmp_path: Path) -> None:
+    source = write_source(
+        tmp_path,
+        """
+        %include "guest.inc"
+        start:
+            mov ecx, [ebx + 24]
+            mov eax, [ecx]
+            mov al, [eax]                   ; the first module's first byte
+            mov ecx, [ecx + 16]
+            add al, [ecx]                   ; and the second's
+            out 0xF4, al
+        """,
+    )
+    (tmp_path / "one").write_bytes(b"\x10")
+    (tmp_path / "two").write_bytes(b"\x04")
+    done = seventeen("run", source, "--module", tmp_path / "two", "--initrd", tmp_path / "one")
+    assert done.status == 0x14, done.errors
+    missing = seventeen("run", source, "--initrd", tmp_path / "none")
+    assert missing.errors == f"seventeen: {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_the_apic_machine_has_mp_tables(tmp_path: Path) -> None:
+    source = write_source(tmp_path, "mov al, [0xF0001]\nand al, 63\nout 0xF4, al")
+    assert seventeen("run", source, "--machine", "apic").status == ord("M") & 63
+    assert seventeen("run", source).status == 0
 
 
 def test_ram_is_what_was_asked_for(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ SHOW_BYTES = """
         mov al, 'R'
         call send
 next:   mov dx, 0x3FD
-wait:   in al, dx
+ready:  in al, dx
         test al, 1
-        jz wait
+        jz ready
         mov dx, 0x3F8
         in al, dx
         mov bl, al
@@ -80,7 +80,7 @@ class Session:
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen(
-            [*COMMAND, "run", str(source), *options],
+            [*COMMAND, "run", *options, str(source)],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -182,3 +182,16 @@ def test_keys_typed_in_pieces() -> None:
     assert keys.filter(b"\x01q\x01") == b""
     with pytest.raises(QuitRequest):
         keys.filter(b"X")
+
+
+def test_ctrl_a_x_ends_the_wait_for_gdb(tmp_path: Path) -> None:
+    """The guest has not begun, and nobody else reads what is typed."""
+    opened = Session(write_source(tmp_path, SPIN), "--gdb", "0")
+    try:
+        opened.expect(b"waiting for gdb on 127.0.0.1:")
+        opened.type(b"\x01x")
+        assert opened.wait() == 71
+        assert opened.settings == opened.before
+        opened.expect(b"ended by Ctrl-A X")
+    finally:
+        opened.close()

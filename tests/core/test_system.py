@@ -6,6 +6,8 @@ import pytest
 
 from tests.core.lab import (
     GP,
+    NM,
+    UD,
     Lab,
 )
 
@@ -108,3 +110,15 @@ def test_lahf_sahf_and_carry(lab: Lab) -> None:
     lab.run("mov ah, 0xFF\nsahf\nlahf\nmov bl, ah\ncmc\nlahf\nmov bh, ah\nclc\nstc\nlahf\nhlt")
     assert lab.cpu["ebx"] == 0xD6D7
     assert lab.cpu["eax"] >> 8 & 0xFF == 0xD7
+
+
+@pytest.mark.parametrize("ring", [0, 3])
+@pytest.mark.parametrize("code", ["wait", "db 0xD9, 0xE8", "db 0x0F, 0x77"])
+@pytest.mark.parametrize("bits", range(8))
+def test_without_an_fpu(lab: Lab, code: str, bits: int, ring: int) -> None:
+    """CR0.MP with TS is for WAIT, EM and TS are for x87; MMX is undefined whatever they say."""
+    lab.ring(ring)
+    lab.cpu["cr0"] |= bits << 1
+    mp, em, ts = bits & 1, bits & 2, bits & 4
+    expected = {"wait": NM if mp and ts else 0x80, "db 0xD9, 0xE8": NM if em or ts else UD}
+    assert lab.run(f"{code}\nint 0x80").vector == expected.get(code, UD)

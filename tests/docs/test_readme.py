@@ -25,6 +25,8 @@ ELSEWHERE = {
     "pip install . && seventeen run hello": "installs; .ci/run installs a wheel",
     "pip install -e '.[test]' && pytest": "installs, and these tests are part of it",
 }
+#: Commands that want a kernel which is not ours.
+FOREIGN = ("kernel", "kernelmemfs", "bzImage")
 #: Programs that a command wants beside ours; without them it is left out.
 TOOLS = ("gdb",)
 COMMANDS = commands()
@@ -71,7 +73,10 @@ def is_left_out(command: Command) -> bool:
     missing = [tool for tool in TOOLS if f"; {tool} " in command.text and not shutil.which(tool)]
     if missing:
         print(f"left out, for {missing[0]} is not installed: {command.text}")
-    return bool(missing) or command.text in ELSEWHERE
+    foreign = command.text.split()[-1] in FOREIGN
+    if foreign:
+        print(f"left out, for that kernel is not ours: {command.text}")
+    return bool(missing) or foreign or command.text in ELSEWHERE
 
 
 def test_the_commands_do_what_readme_shows(folder: Path) -> None:

@@ -116,11 +116,12 @@ def test_a_device_may_take_many_elements_at_once_or_none():
     bus.claim_ports(store.claim._replace(read_block=lambda port, size, count: b"abcd"))
     bus.claim_ports(store.claim._replace(first=0x170, write_block=write_block))
     assert bus.port_read_block(0x1F0, 2, 9) == b"abcd"
-    assert bus.port_write_block(0x170, 2, b"123456") == 2
+    assert bus.port_write_block(0x170, 2, memoryview(b"123456")) == 2
     assert written == [(0x170, 2, b"123456")]
     assert bus.accesses == 4
     assert bus.port_read_block(0x170, 2, 9) == bus.port_read_block(0x60, 2, 9) == b""
-    assert bus.port_write_block(0x1F0, 2, b"12") == bus.port_write_block(0x60, 2, b"12") == 0
+    for port in (0x1F0, 0x60):
+        assert bus.port_write_block(port, 2, memoryview(b"12")) == 0
 
 
 def test_elements_wider_than_the_device_are_no_block():

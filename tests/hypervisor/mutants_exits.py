@@ -16,6 +16,7 @@ from hypervisor import emulate, exits
 from hypervisor.emulate import EFLAGS_TF, EMULATED, Trapped
 from hypervisor.exits import EVENTS, EXITS
 from hypervisor.outcome import Outcome
+from hypervisor.scratch import Scratch
 from hypervisor.techniques.base import Technique
 from hypervisor.techniques.interpret import Interpret
 from hypervisor.techniques.paravirt import Paravirt
@@ -249,11 +250,11 @@ _LOOP: Final = [
           edit(_VM._reflect, "event.error)", "None)")),
     _loop("triple faults are ignored", edit(_VM._reflect, "if again:", "if False:")),
     _loop("interpreted instructions have the clock of before",
-          edit(_VM.interpret, "self.board.clock.now = state.tick", "pass")),
+          edit(Scratch._execute, "vm.board.clock.now = state.tick", "pass")),
     _loop("interpretation takes one exit",
-          edit(_VM.interpret, "if why == DEADLINE:", "if True:")),
+          edit(Scratch._execute, "if why == DEADLINE:", "if True:")),
     _loop("interpretation does not leave the real CPU",
-          edit(_VM.interpret, "self.world.leave()", "pass")),
+          edit(Scratch.interpret, "vm.world.leave()", "pass")),
     _loop("code is read without the base of CS",
           edit(_VM.code_at, "self.real.seg[CS].base + eip", "eip")),
     _loop("a written page drops no shadow",

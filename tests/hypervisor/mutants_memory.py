@@ -98,7 +98,7 @@ _ENTRIES: Final = [
             edit(_S._prefetch, "table.key.extensions and entry & LARGE", "False")),
     _shadow("with paging off prefetching goes beyond memory",
             edit(_S._prefetch_flat,
-                 " or self._memory.frame(page) == NO_FRAME", ""),
+                 " or not self._memory.is_memory(page)", ""),
             "an entry of no frame reads all ones, as a fault would have it made"),
     _shadow("writable ones are prefetched again with paging off",
             edit(_S._prefetch_flat, "at in table.writable or ", ""),

@@ -203,7 +203,8 @@ _COHERENCE: Final = _rows(
     "coherence",
     ("pages of code are not traced", edit(_C.watch, "self._vm.paging.trace(page, CODE)", "pass")),
     ("the second page is not traced", edit(_C.watch, "in unit.pages:", "in unit.pages[:1]:")),
-    ("where code lies is not kept", edit(_C.watch, "self._mapped[linear, user] = page", "pass")),
+    ("where code lies is not kept",
+     edit(_C.watch, "(self._of_users if user else self._mapped)[linear] = page", "pass")),
     ("rings are not told apart", edit(_C.watch, "user = unit.space.context.user", "user = False")),
     ("units that check themselves are traced",
      edit(_C.watch, "not unit.checked", "True"), _FASTER + "stores are interpreted"),
@@ -224,7 +225,7 @@ _COHERENCE: Final = _rows(
     ("CS has no base", edit(_C._source, "unit.eip + self._base", "unit.eip")),
     ("code that has moved stays", value(_C, "check", _nothing)),
     ("code moves with its first page only",
-     edit(_C.check, "code_page(self._vm, *key) != page", "False and page")),
+     edit(_C.check, "moved_pages(vm, self._mapped)", "()")),
     ("nothing is forgotten", value(_C, "forget", _nothing)),
 )  # fmt: skip
 

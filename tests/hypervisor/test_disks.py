@@ -55,6 +55,15 @@ def test_a_driver_works_as_natively(technique: str, options: dict[str, Any]) -> 
     assert contents(run.machine) == disk
 
 
+@pytest.mark.parametrize("technique", ["translate", "patch", "trap"])
+def test_a_sector_takes_few_exits(technique: str) -> None:
+    """One a page, not one an element."""
+    run = VirtualRun(PROGRAM, technique, disks=[IMAGE], ram="8M", virtualizable=technique == "trap")
+    run.run(TICKS)
+    assert 1 <= run.machine.counts["insd"] <= 3
+    assert 1 <= run.machine.counts["outsd"] <= 2
+
+
 @pytest.mark.parametrize("step", [1, 97, 4999])
 def test_cutting_a_run_changes_nothing(step: int) -> None:
     """Nor does a snapshot at each cut, disk and all."""

@@ -17,6 +17,8 @@ from emulator import Machine
 from hypervisor.experiments.observe import MachineRun, NativeRun, Observation, compare
 from hypervisor.gdb.registers import REGISTERS
 from hypervisor.gdb.target import Point
+from hypervisor.techniques.translate import Translate
+from hypervisor.translator.cache import LEAST_BYTES
 from hypervisor.vm import VirtualMachine
 from isa import assemble
 from tests.hypervisor.gdb_driver import Driver, Seen, places_of, script
@@ -29,6 +31,7 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
     "translate": {"technique": "translate"},
     "translate --user": {"technique": "translate --user"},
     "translate --link-back": {"technique": "translate --link-back"},
+    "translate, hardly any cache": {"technique": lambda: Translate(cache_bytes=LEAST_BYTES)},
     "patch": {"technique": "patch"},
     "patch --strict": {"technique": "patch --strict"},
     "hardware": {"technique": "hardware"},
@@ -44,7 +47,8 @@ def made(way: str, program: Any) -> MachineRun:
     """A run that has not begun."""
     if way == NATIVE:
         return NativeRun(program, ram=RAM)
-    return MachineRun(VirtualMachine(ram=RAM, **WAYS[way]), program)
+    options = {name: value() if callable(value) else value for name, value in WAYS[way].items()}
+    return MachineRun(VirtualMachine(ram=RAM, **options), program)
 
 
 @cache

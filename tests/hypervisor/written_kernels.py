@@ -104,6 +104,12 @@ WITH_STATE: Final = {
         f"mov [{SCRATCH + 8}], eax", "mov eax, 0x11223344", "out dx, ax", "db 0x3E, 0xEF",
         "out dx, eax", "in ax, 0x21", "out 0x80, ax",
     ),
+    "elements through ports": lines(
+        *timer_writes(2, 2), "mov edx, 0x40", f"mov edi, {DATA}", "sti", "mov ecx, 700",
+        "rep insb", "mov ecx, 3", "rep insw", "mov ecx, 3", "rep insd", "mov edx, 0x80",
+        f"mov esi, {DATA}", "mov ecx, 300", "rep outsb", "mov ecx, 3", "rep outsw",
+        "mov ecx, 3", "rep outsd", "cli",
+    ),
     "ports in a segment": lines(
         store(GDT + SPARE, descriptor(0x1000, 0xFFFFF, 0x9B)),
         f"jmp {SPARE}:.inside - 0x1000", ".inside:", "in al, 0x21", "mov eax, 7",

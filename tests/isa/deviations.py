@@ -134,6 +134,12 @@ DEVIATIONS: Final = (
     ),
     Deviation(
         _oracles("ndisasm"),
+        lambda i: i.row.mnemonic == "wait",
+        "nothing",
+        "ndisasm takes WAIT for a prefix of what follows",
+    ),
+    Deviation(
+        _oracles("ndisasm"),
         lambda i: i.row.mnemonic == "bswap" and i.prefixes.operand_size,
         "nothing",
         "NASM has no bswap of 16 bits; its result is undefined",
