@@ -224,6 +224,10 @@ class Cpu:
             for fault in record.faults[0 : record.fault_count]
         ]
 
+    def cut_short(self, count: int) -> None:
+        """Of the elements of an OUTS only so many have been taken; `complete` comes next."""
+        self._exit.count = count
+
     def complete_bytes(self, data: bytes) -> None:
         """Answer a port read of several elements."""
         lib.cpu_complete_bytes(self.pointer, data, len(data))

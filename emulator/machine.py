@@ -298,7 +298,8 @@ class Machine:
         if count == 1:
             self.board.bus.port_write(port, size, value)
         else:
-            write_elements(self.board, port, size, self.cpu.exit_data[: count * size])
+            data = self.cpu.exit_data[: count * size]
+            self.cpu.cut_short(write_elements(self.board, port, size, data))
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()

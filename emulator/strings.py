@@ -26,14 +26,15 @@ def read_elements(board: Board, port: int, size: int, count: int) -> bytes:
     return data
 
 
-def write_elements(board: Board, port: int, size: int, data: memoryview) -> None:
-    """Write all elements of `data`, from now on."""
+def write_elements(board: Board, port: int, size: int, data: memoryview) -> int:
+    """Write the elements of `data`, from now on; how many, for one may switch the machine off."""
     bus, clock, now = board.bus, board.clock, board.clock.now
-    while data:
+    while data and board.status is None:
         done = bus.port_write_block(port, size, data)
         if not done:
             bus.port_write(port, size, int.from_bytes(data[:size], "little"))
             done = 1
         data = data[done * size :]
         clock.now += done
-    clock.now = now
+    count, clock.now = clock.now - now, now
+    return count

@@ -30,7 +30,8 @@ class Scratch:
 
     def __init__(self, vm: VirtualMachine) -> None:
         self._vm = vm
-        self.instead = b"", 0  #: what is executed instead of the instruction at EIP
+        #: While it executes: what, instead of the instruction at EIP, or nothing; and its length.
+        self.instead: tuple[bytes, int] | None = None
         self.until = 0  #: the tick that the guest may not pass
 
     def interpret(self, reason: str, code: bytes = b"", length: int = 0) -> Outcome:
@@ -61,7 +62,7 @@ class Scratch:
             vm.serve(why)
             if why == DEADLINE:
                 break
-        self.instead = b"", 0
+        self.instead = None
 
     def _step_on(self, reason: str, eip: int) -> None:
         """Go on behind the instruction that was at `eip`, where the real CPU would come back."""

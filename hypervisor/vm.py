@@ -403,7 +403,12 @@ class VirtualMachine(Machine):
     def _power_off(self) -> None:
         """As on the bare machine, but the instruction may be another than stands at EIP."""
         self._status = self.board.status
-        self.cpu.step(*self.scratch.instead)
+        instead, end = self.scratch.instead, self.ticks + 1
+        if instead is not None or not self.technique.guest_mode:
+            self.cpu.step(*instead or (b"", 0))
+        else:  # the CPU whose exit it was has made the instruction's other accesses
+            while self.ticks < end and self._run_once(end) == DEADLINE:
+                pass
         self.board.clock.now = self.ticks
         self._end(Stop.POWERED_OFF, f"powered off with status {self._status}")
 
