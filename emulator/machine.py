@@ -291,7 +291,7 @@ class Machine:
         if count == 1:
             self.cpu.complete(self.board.bus.port_read(port, size))
             return
-        self.cpu.complete_bytes(read_elements(self.board, port, size, count))
+        self.cpu.complete_bytes(read_elements(self.board, port, size, count, self._ends()))
 
     def _port_write(self) -> None:
         port, size, count, value = self.cpu.port_access()
@@ -299,10 +299,17 @@ class Machine:
             self.board.bus.port_write(port, size, value)
         else:
             data = self.cpu.exit_data[: count * size]
-            self.cpu.cut_short(write_elements(self.board, port, size, data))
+            self.cpu.cut_short(write_elements(self.board, port, size, data, self._ends()))
         self.cpu.complete(0)
         if self.board.status is not None:
             self._power_off()
+
+    def _ends(self) -> Callable[[], object]:
+        """Has something happened that the elements of a string behind this one must not precede?"""
+        state, board = self.cpu.state, self.board
+        if state.interrupt_line:  # it waits, for interrupts are off
+            return lambda: board.status is not None
+        return lambda: state.interrupt_line or board.status is not None
 
     def _mmio_read(self) -> None:
         record = self.cpu.exit

@@ -1,22 +1,27 @@
 """The elements of a repeated INS or OUTS, one by one or, where the device offers it, many at once.
 
-Each is an access and a tick of its own, so where the core cuts a repeat matters to no device. Read
-bus.py for what a device may offer.
+Each is an access and a tick of its own, so where the core cuts a repeat matters to no device. And
+between two the processor takes an interrupt: where one has asked for it, or has switched the
+machine off, the string ends for now. Read bus.py for what a device may offer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emulator.board import Board
 
 
-def read_elements(board: Board, port: int, size: int, count: int) -> bytes:
-    """What `count` reads of `size` bytes yield, from now on."""
+Ends = Callable[[], object]  #: is this a place to end?
+
+
+def read_elements(board: Board, port: int, size: int, count: int, ends: Ends) -> bytes:
+    """What `count` reads of `size` bytes yield, from now on; or fewer."""
     bus, clock = board.bus, board.clock
     data, now = b"", clock.now
-    while len(data) < count * size:
+    while len(data) < count * size and not (data and ends()):
         piece = bus.port_read_block(port, size, count - len(data) // size)
         if not piece:
             piece = bus.port_read(port, size).to_bytes(size, "little")
@@ -26,10 +31,10 @@ def read_elements(board: Board, port: int, size: int, count: int) -> bytes:
     return data
 
 
-def write_elements(board: Board, port: int, size: int, data: memoryview) -> int:
-    """Write the elements of `data`, from now on; how many, for one may switch the machine off."""
+def write_elements(board: Board, port: int, size: int, data: memoryview, ends: Ends) -> int:
+    """Write the elements of `data`, from now on; how many."""
     bus, clock, now = board.bus, board.clock, board.clock.now
-    while data and board.status is None:
+    while data and not (clock.now > now and ends()):
         done = bus.port_write_block(port, size, data)
         if not done:
             bus.port_write(port, size, int.from_bytes(data[:size], "little"))

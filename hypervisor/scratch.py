@@ -68,7 +68,9 @@ class Scratch:
         """Go on behind the instruction that was at `eip`, where the real CPU would come back."""
         vm = self._vm
         before = vm.ticks
-        why = vm.cpu.step_on(eip, MONITOR, self.until)
+        # The instruction may have set a timer, the local APIC's or a device's.
+        due = min(vm.board.clock.next_tick, vm.cpu.state.timer_due)
+        why = vm.cpu.step_on(eip, MONITOR, min(self.until, due))
         done = vm.ticks - before
         vm.interpreted[reason] += done
         vm.steps += done

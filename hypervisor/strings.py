@@ -62,7 +62,7 @@ def move_elements(vm: VirtualMachine, trapped: Trapped) -> bool:
     start = state.tick
     end = start + (_elements(vm, mnemonic) if state.eip == eip else 0)
     while state.tick < end and not vm.stopped:
-        reason = vm.cpu.run(min(end, clock.next_tick, vm._limit))
+        reason = vm.cpu.run(min(end, clock.next_tick, state.timer_due, vm._limit))
         if reason == INTERRUPT:
             break  # the run loop sees to it
         clock.now = state.tick

@@ -25,7 +25,15 @@ from emulator.result import Stop
 from emulator.strings import read_elements, write_elements
 from hypervisor.vm import VirtualMachine
 from isa import assemble
-from tests.emulator.device_programs import LOCAL_APIC, PORTS, RAM, REGISTERS, program
+from tests.emulator.device_programs import (
+    END,
+    LOCAL_APIC,
+    PORTS,
+    PREAMBLE,
+    RAM,
+    REGISTERS,
+    program,
+)
 
 IMAGE: Final = bytes(n * 7 + n // 512 & 0xFF for n in range(64 * 512))
 TYPED: Final = b"hello\nthere\n"
@@ -79,10 +87,10 @@ def do(machine: Machine, deed: Deed) -> object:
         case "out":
             return bus.port_write(address, size, kept)
         case "ins":
-            return read_elements(machine.board, address, size, value % 40)
+            return read_elements(machine.board, address, size, value % 40, machine._ends())
         case "outs":
             data = (IMAGE * 2)[value % 999 :][: size * (value % 40)]
-            return write_elements(machine.board, address, size, memoryview(data))
+            return write_elements(machine.board, address, size, memoryview(data), machine._ends())
         case "load":
             answer = bus.memory_read(address, size)
             assert 0 <= answer < 1 << 8 * size
@@ -251,3 +259,48 @@ def test_a_string_that_switches_the_machine_off_ends_there(source: int, way: str
     end = run(code, "apic", way)
     assert (end.stop, end.ticks) == (Stop.POWERED_OFF, 4)
     assert end.registers == run(code, "apic", "native").registers
+
+
+#: A string whose elements have COM1 ask for an interrupt, and no more: the 8259 is open, IF is set.
+ASKS = """
+    mov al, 0x11
+    out 0x20, al
+    mov al, 0x20
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    mov al, 0
+    out 0x21, al
+    mov dword [BUFFER], 0x00020002
+    mov esi, BUFFER
+    mov ecx, 4
+    mov edx, 0x3F9
+    sti
+    rep outsb
+"""
+#: One during which the local APIC's timer comes to its end.
+TIMED = """
+    mov dword [LOCAL + 0x3E0], 11
+    mov dword [LOCAL + 0x320], 0x42
+    mov edi, BUFFER
+    mov ecx, 300
+    mov edx, 0x3FD
+    sti
+    mov dword [LOCAL + 0x380], 50
+    rep insb
+"""
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("source", [ASKS, TIMED], ids=["asks", "timed"])
+def test_a_string_is_interrupted_between_two_elements(source: str, way: str) -> None:
+    """Many went at once before anybody looked. A run that is cut at each tick has one at a time."""
+    code = assemble(PREAMBLE + source + END)
+    stepped = make("apic")
+    stepped.load(code)
+    while stepped.run(stepped.ticks + 1).stop is Stop.OUT_OF_TICKS:
+        pass
+    expected, found = end_of(stepped), run(code, "apic", way)
+    assert found == expected
