@@ -23,7 +23,6 @@
 #include "flags.h"
 
 enum {
-    APIC_BASE = 0xFEE00000,
     BASE_BSP = 1 << 8,
     BASE_ENABLE = 1 << 11,
 

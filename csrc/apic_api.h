@@ -9,6 +9,9 @@
 
 typedef struct Cpu Cpu;
 
+/* Machine address of its page of registers. */
+enum { APIC_BASE = 0xFEE00000 };
+
 enum apic_lvt {
     LVT_TIMER,
     LVT_THERMAL,

@@ -20,7 +20,7 @@ from emulator.devices.uart import COM1
 from emulator.elf import Segment
 from emulator.memory import HOLE, ROM
 
-LOCAL_APIC: Final = 0xFEE0_0000
+LOCAL_APIC: Final[int] = lib.APIC_BASE
 LOCAL_VERSION: Final = 0x14
 BIOS_DATA: Final = 0x400
 EXTENDED_DATA: Final = 0x9FC00  #: the last KiB of conventional memory
